@@ -202,7 +202,10 @@ def from_program(
     compute = executions * flops / chip.peak_flops
     fixed_slow = executions * other / chip.slow_bandwidth
 
-    smallest = min((_round_up(b.size, align) for b in program.buffers if _movable(b.size, b.fixed_space)), default=0)
+    smallest = min(
+        (_round_up(b.size, align) for b in program.buffers if _movable(b.size, b.fixed_space)),
+        default=0,
+    )
     if smallest > capacity:
         raise InputError(
             f"fast memory of {capacity} bytes (multiples of {align}): the smallest value of"
@@ -237,6 +240,10 @@ def from_program(
     access_step = np.array([c[0] for c in columns], dtype=np.int64)
     used = (compute > 0) | (fixed_slow > 0) | (scoped > 0)
     used[access_step] = True
+    # The first and the last step of a loop stay, even if they cost nothing: a stay of the whole
+    # body is then one in the program's steps too, and has no gap at the border (rule 6).
+    for loop in program.loops:
+        used[[loop.start, loop.end - 1]] = True
     program_step = np.flatnonzero(used)
     # Position p of the program's line becomes the number of kept steps before it.
     before = np.concatenate([[0], np.cumsum(used)]).astype(np.int64)

@@ -49,31 +49,43 @@ class Timeline:
 
 def simulate(problem: MemoryMappingProblem, mapping: Mapping) -> Timeline:
     """Replays a legal mapping. Which rules it keeps is the validator's business, not this one's."""
-    num_steps = problem.num_steps
+    slow, fast = traffic(problem, mapping)
+    elapsed = np.maximum(problem.compute, slow + fast)
+    stall, backlog_in, backlog_out = drain(
+        elapsed,
+        elapsed - slow,
+        *copy_queue(problem, mapping, outwards=False),
+        *copy_queue(problem, mapping, outwards=True),
+    )
+    return Timeline(elapsed, stall, backlog_in, backlog_out)
+
+
+def traffic(problem: MemoryMappingProblem, mapping: Mapping) -> tuple[Floats, Floats]:
+    """(slow f64[T], fast f64[T]): seconds of memory traffic of each step in either memory."""
     slow = problem.fixed_slow.copy()
-    fast = np.zeros(num_steps)
+    fast = np.zeros(problem.num_steps)
     in_fast = mapping.accesses_in_fast(problem)
     np.add.at(slow, problem.access_step[~in_fast], problem.access_slow[~in_fast])
     np.add.at(fast, problem.access_step[in_fast], problem.access_fast[in_fast])
-    elapsed = np.maximum(problem.compute, slow + fast)
-    queues: list[tuple[Ints, Ints, Floats]] = []
-    for outwards in (False, True):
-        rows = sorted(
-            (window[0], window[1], interval.buffer, weight)
-            for interval, weight in zip(
-                mapping.intervals, mapping.interval_executions(problem), strict=True
-            )
-            if (window := interval.copy_out if outwards else interval.copy_in) is not None
+    return slow, fast
+
+
+def copy_queue(
+    problem: MemoryMappingProblem, mapping: Mapping, *, outwards: bool
+) -> tuple[Ints, Ints, Floats]:
+    """The copies of one direction in the order of their queue: (start, done, seconds of work)."""
+    rows = sorted(
+        (window.start, window.done, interval.buffer, weight)
+        for interval, weight in zip(
+            mapping.intervals, mapping.interval_executions(problem), strict=True
         )
-        queues.append(
-            (
-                np.array([row[0] for row in rows], dtype=np.int64),
-                np.array([row[1] for row in rows], dtype=np.int64),
-                np.array([row[3] * problem.copy_seconds[row[2]] for row in rows]),
-            )
-        )
-    stall, backlog_in, backlog_out = _drain(elapsed, elapsed - slow, *queues[0], *queues[1])
-    return Timeline(elapsed, stall, backlog_in, backlog_out)
+        if (window := interval.copy_out if outwards else interval.copy_in) is not None
+    )
+    return (
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[3] * problem.copy_seconds[row[2]] for row in rows], dtype=np.float64),
+    )
 
 
 @numba.njit(cache=True)
@@ -97,7 +109,7 @@ def drain_to(target: float, work: float, other: float) -> tuple[float, float]:
 
 
 @numba.njit(cache=True)
-def _drain(
+def drain(
     elapsed: Floats,
     idle: Floats,
     in_start: Ints,
@@ -107,7 +119,7 @@ def _drain(
     out_done: Ints,
     out_work: Floats,
 ) -> tuple[Floats, Floats, Floats]:
-    """Stalls and backlogs; the copies of either queue are sorted by their place in it."""
+    """(stall, backlog_in, backlog_out) of `Timeline`; both queues come in their own order."""
     num_steps = len(elapsed)
     stall = np.zeros(num_steps + 1)
     backlog_in = np.zeros(num_steps)
