@@ -1,0 +1,8 @@
+"""Solvers of the memory-mapping game, one signature: `(problem, *, time_limit, seed) -> Result`."""
+
+from __future__ import annotations
+
+from baselines.memory_mapping.all_slow import all_slow
+from games.base import Baseline
+
+BASELINES: dict[str, Baseline] = {"all_slow": all_slow}
