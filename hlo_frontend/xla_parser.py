@@ -1,0 +1,124 @@
+"""XLA's own HLO parser, printer and cost analysis, out of jaxlib.
+
+This is the only module that touches jaxlib's private interface. A jaxlib that has moved it gives
+one clear error; see `_api`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jaxlib
+
+from hlo_frontend.errors import InputError
+
+_MESSAGE_LENGTH = 240
+
+
+class _Api(NamedTuple):
+    """What is used of jaxlib."""
+
+    from_text: Any
+    module: Any
+    print_options: Any
+    cost_analysis: Any
+    client: Any
+
+
+@cache
+def _api() -> _Api:
+    """The private interface, and a CPU client, without which jaxlib's cost analysis cannot run.
+
+    Raises:
+        InputError: this jaxlib does not have it.
+    """
+    try:
+        from jaxlib import _hlo, _jax  # noqa: PLC0415 (an absent module must not break the import)
+
+        return _Api(
+            _hlo.hlo_module_from_text,
+            _hlo.HloModule,
+            _hlo.HloPrintOptions,
+            _jax.hlo_module_cost_analysis,
+            jax.local_devices(backend="cpu")[0].client,
+        )
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"jaxlib {jaxlib.__version__} does not offer XLA's HLO parser where this version looks"
+            f" for it ({error}); install jaxlib 0.10.2"
+        ) from error
+
+
+def text_to_proto(text: str, where: str) -> bytes:
+    """Parses HLO text into a serialized `HloModuleProto`.
+
+    Args:
+        text: HLO module text.
+        where: names the input in the error message.
+
+    Raises:
+        InputError: the parser refuses it.
+    """
+    try:
+        return bytes(_api().from_text(text).as_serialized_hlo_module_proto())
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise _refusal(where, error) from error
+
+
+def normalized(proto: bytes, where: str) -> bytes:
+    """The module read and written by this jaxlib's XLA: checked, and free of version differences.
+
+    Raises:
+        InputError: XLA refuses it.
+    """
+    try:
+        module = _api().module.from_serialized_hlo_module_proto(proto)
+        return bytes(module.as_serialized_hlo_module_proto())
+    except InputError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        raise _refusal(where, error) from error
+
+
+def proto_to_text(proto: bytes, *, metadata: bool) -> str:
+    """HLO text of a serialized module; without `metadata` it names no source file.
+
+    Large constants are elided.
+    """
+    options = _api().print_options()
+    options.print_metadata = metadata
+    return str(_api().module.from_serialized_hlo_module_proto(proto).to_string(options))
+
+
+def cost_analysis(proto: bytes) -> dict[str, float] | None:
+    """XLA's `HloCostAnalysis` of a serialized module, by property; None where XLA has none.
+
+    Bytes are logical: they know nothing of tiles.
+    """
+    try:
+        module = _api().module.from_serialized_hlo_module_proto(proto)
+        return dict(_api().cost_analysis(_api().client, module))
+    except RuntimeError:
+        return None
+
+
+def _refusal(where: str, error: Exception) -> InputError:
+    """One line out of XLA's message, which may quote the input over many lines."""
+    message = str(error)
+    place = re.search(r"was parsing (\d+):(\d+): error: ([^\n]*)", message)
+    if place:
+        line, column, reason = place.groups()
+        detail = f"line {line}, column {column}: {reason}"
+    else:
+        detail = message.strip().split("\n", maxsplit=1)[0]
+    detail = " ".join(detail.split())[:_MESSAGE_LENGTH]
+    return InputError(
+        f"{where}: XLA's parser (jaxlib {jaxlib.__version__}) refuses this HLO: {detail};"
+        " the file is damaged or comes from another XLA version: write the dump again with this"
+        " one"
+    )
