@@ -257,7 +257,9 @@ def _sliced_move(flat: Flat, users: list[list[int]], concat: int) -> Move | None
     source = sources.pop()
     before = flat.steps[source].instruction.shape
     after = flat.steps[concat].instruction.shape
-    if not _into_fast(before, after) or before.dims != after.dims:
+    pieces = sum(flat.steps[done].instruction.shape.logical_bytes for done in dones)
+    whole = pieces == before.logical_bytes and before.padded_bytes == after.padded_bytes
+    if not _into_fast(before, after) or not whole:
         return None
     removed = {concat}.union(*(_steps_of(flat, done) for done in dones))
     return Move(source, concat, min(starts), max(dones), True, frozenset(removed))

@@ -164,8 +164,8 @@ class _Tables:
 
 def _estimated_cycles(instruction: Instruction) -> int | None:
     window = instruction.config.get("window_config")
-    cycles = window.get("estimated_cycles") if isinstance(window, dict) else None
-    return int(cycles) if str(cycles).isdigit() else None
+    cycles = str(window.get("estimated_cycles")) if isinstance(window, dict) else ""
+    return int(cycles) if cycles.isdigit() else None
 
 
 def _scoped_bytes(instruction: Instruction) -> int:

@@ -202,12 +202,12 @@ class _Analysis:
         new = [number[self.same.find(value)] for value in range(len(self.values))]
         flow.leaves = [[new[value] for value in leaves] for leaves in self.leaves]
         flow.joins = [(new[a], new[b]) for a, b in self.joins]
-        for value in flow.values:
-            value.start = self._start(value)
-            value.end = max(value.start, self._constant_end(value))
+        for record in flow.values:
+            record.start = self._start(record)
+            record.end = max(record.start, self._constant_end(record))
         for touched, step in self.touches:
-            value = flow.values[new[touched]]
-            value.end = max(value.end, step)
+            record = flow.values[new[touched]]
+            record.end = max(record.end, step)
         return flow
 
     def _start(self, value: FlatValue) -> int:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
-import jaxlib
 
 from hlo_frontend.errors import InputError
 
+_VERSION = version("jaxlib")
 _MESSAGE_LENGTH = 240
 
 
@@ -36,18 +38,17 @@ def _api() -> _Api:
         InputError: this jaxlib does not have it.
     """
     try:
-        from jaxlib import _hlo, _jax  # noqa: PLC0415 (an absent module must not break the import)
-
+        hlo = import_module("jaxlib._hlo")
         return _Api(
-            _hlo.hlo_module_from_text,
-            _hlo.HloModule,
-            _hlo.HloPrintOptions,
-            _jax.hlo_module_cost_analysis,
+            hlo.hlo_module_from_text,
+            hlo.HloModule,
+            hlo.HloPrintOptions,
+            import_module("jaxlib._jax").hlo_module_cost_analysis,
             jax.local_devices(backend="cpu")[0].client,
         )
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"jaxlib {jaxlib.__version__} does not offer XLA's HLO parser where this version looks"
+            f"jaxlib {_VERSION} does not offer XLA's HLO parser where this version looks"
             f" for it ({error}); install jaxlib 0.10.2"
         ) from error
 
@@ -118,7 +119,7 @@ def _refusal(where: str, error: Exception) -> InputError:
         detail = message.strip().split("\n", maxsplit=1)[0]
     detail = " ".join(detail.split())[:_MESSAGE_LENGTH]
     return InputError(
-        f"{where}: XLA's parser (jaxlib {jaxlib.__version__}) refuses this HLO: {detail};"
+        f"{where}: XLA's parser (jaxlib {_VERSION}) refuses this HLO: {detail};"
         " the file is damaged or comes from another XLA version: write the dump again with this"
         " one"
     )
