@@ -110,18 +110,25 @@ def lower_bound(problem: MemoryMappingProblem) -> float:
     """Seconds that no mapping beats: the better of two simple relaxations.
 
     Either every access is in fast memory and no copy is needed, or arithmetic is free and slow
-    memory only carries what it must: for each buffer its accesses, or if that is less one copy
-    for data that comes from, or must end in, slow memory.
+    memory only carries what it must. That is, for what a buffer holds before anything redefines
+    it, if it comes from slow memory, and for what it holds at last, if that must end there: its
+    accesses, or if that is less one copy.
     """
     steps = problem.num_steps
     fast = np.bincount(problem.access_step, weights=problem.access_fast, minlength=steps)
     everything_fast = float(np.maximum(problem.compute, problem.fixed_slow + fast).sum())
-    accesses = np.bincount(
-        problem.access_buffer, weights=problem.access_slow, minlength=problem.num_buffers
-    )
-    # A parameter that is read needs one copy in, a result that the program makes one copy out.
-    copies = problem.copy_seconds * (problem.initial | problem.live_out)
-    traffic = float(problem.fixed_slow.sum() + np.minimum(accesses, copies).sum())
+    buffer = problem.access_buffer
+    upto = np.concatenate([[0], np.cumsum(problem.access_defines)])
+    before = upto[problem.first_access]
+    definitions = upto[1:] - before[buffer]  # of the same buffer, up to and with this access
+    first = problem.initial[buffer] & (definitions == 0)
+    last = problem.live_out[buffer] & (definitions == np.diff(before)[buffer]) & ~first
+    traffic = float(problem.fixed_slow.sum())
+    for part in (first, last):
+        accesses = np.bincount(
+            buffer, weights=problem.access_slow * part, minlength=problem.num_buffers
+        )
+        traffic += float(np.minimum(accesses, problem.copy_seconds).sum())
     return max(everything_fast, traffic)
 
 
