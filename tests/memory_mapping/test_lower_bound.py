@@ -14,8 +14,12 @@ def test_only_what_lives_at_an_end_of_the_program_needs_slow_memory(initial, liv
         buffers=[
             {
                 "size": 8,
-                "accesses": [(0, DEFINE if live_out else READ, 2), (1, READ, 2), (2, DEFINE, 3)]
-                + [(3, READ, 50)],
+                "accesses": [
+                    (0, DEFINE if live_out else READ, 2),
+                    (1, READ, 2),
+                    (2, DEFINE, 3),
+                    (3, READ, 50),
+                ],
                 "initial": initial,
                 "live_out": live_out,
             }
