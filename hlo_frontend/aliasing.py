@@ -1,8 +1,9 @@
 """Alias classes: which values must share their bytes.
 
 The rules are those of XLA's `HloAliasAnalysis` (joins of control flow, the module's input-output
-aliases) and of `HloDataflowAnalysis::GetInPlaceInputOutputPairs`. A pair is united only where the two sides are never alive at once. A module that went through XLA's copy insertion
-guarantees that; in one that did not, the missing unions stand for the copies that XLA will insert.
+aliases) and of `HloDataflowAnalysis::GetInPlaceInputOutputPairs`. A pair is united only where the
+two sides are never alive at once. A module that went through XLA's copy insertion guarantees
+that; in one that did not, the missing unions stand for the copies that XLA will insert.
 
 The operands and results that a TPU dump lists under `aliasing_operands` in a backend config are
 not among the rules: they say where XLA's buffer assignment happened to reuse a dead operand's

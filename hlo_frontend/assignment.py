@@ -8,12 +8,13 @@ from the schedule before it how long which alias class was in fast memory.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from hlo_frontend.aliasing import alias_classes
 from hlo_frontend.dataflow import Dataflow
-from hlo_frontend.flatten import Flat, FlatLoop, FlatStep, Frame
+from hlo_frontend.flatten import Flat, FlatLoop, FlatStep, Frame, Role
 from hlo_frontend.module import Module
 from hlo_frontend.program import AssignedInterval, CopyWindow
 from hlo_frontend.shapes import Shape
@@ -158,8 +159,9 @@ def stays(
             step, leaf = source_of[step], 0
         return buffer_of[before[step]][leaf]
 
+    classes = alias_classes(module, flat, flow, forced=tuple(joined))
     intervals = []
-    for values in _stretches(flow, alias_classes(module, flat, flow, forced=tuple(joined))):
+    for values in _stretches(flat, flow, classes, arrivals):
         first = flow.values[values[0]]
         arrival = arrivals.get(values[0])
         leaving = [departures[value] for value in values if value in departures]
@@ -180,8 +182,15 @@ def stays(
     return tuple(sorted(intervals, key=lambda stay: (stay.start, stay.end, stay.buffer)))
 
 
-def _stretches(flow: Dataflow, classes: list[int]) -> list[list[int]]:
-    """Values in fast memory, by alias class and unbroken stretch of time."""
+def _stretches(
+    flat: Flat, flow: Dataflow, classes: list[int], arrived: Container[int]
+) -> list[list[int]]:
+    """Values in fast memory, by alias class and unbroken stretch of time.
+
+    A buffer that a loop carries in fast memory has its place there for the whole body, also where
+    it holds nothing between the last read of the old value and the definition of the new one;
+    unless the body itself moves it back in.
+    """
     members: dict[int, list[int]] = {}
     for value, representative in enumerate(classes):
         shape = flow.values[value].shape
@@ -189,14 +198,20 @@ def _stretches(flow: Dataflow, classes: list[int]) -> list[list[int]]:
             members.setdefault(representative, []).append(value)
     stretches: list[list[int]] = []
     for values in members.values():
-        end = -2
+        end = -1
         for value in sorted(values, key=lambda v: flow.values[v].start):
             record = flow.values[value]
-            # The result of a loop begins one step after the last value of its body.
-            if record.start > end + (1 if record.phi else 0):
+            if record.start > end:
                 stretches.append([])
             stretches[-1].append(value)
             end = max(end, record.end)
+            frame = flat.frames[flat.steps[record.step].frame]
+            returned = (
+                other in arrived and frame.start <= flow.values[other].start < frame.end
+                for other in values
+            )
+            if record.phi and frame.role is Role.BODY and not any(returned):
+                end = max(end, frame.end)
     return stretches
 
 

@@ -9,6 +9,7 @@ a `while` that its body changes, its result, and the result of a `conditional`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from hlo_frontend.flatten import Flat, FlatStep, Role
 from hlo_frontend.shapes import Shape
@@ -79,7 +80,7 @@ class _Analysis:
         self.values: list[FlatValue] = []
         self.leaves: list[list[int]] = []
         self.same = UnionFind()  # a loop leaf that the body leaves alone is the initial value
-        self.carried: dict[int, list[int]] = {}  # loop -> what its condition and body start with
+        self.carried: dict[int, list[int]] = {}  # frame of a condition or body -> its parameter
         self.joins: list[tuple[int, int]] = []
         self.touches: list[tuple[int, int]] = []  # (value, step that needs it)
 
@@ -91,8 +92,14 @@ class _Analysis:
                     result[leaf] = self._define(index, leaf, shape)
             self.leaves.append(result)
             self._touch_operands(index, step)
-        for frame in self.flat.frames:
-            self.touches += [(value, frame.end - 1) for value in self.leaves[frame.root]]
+        # A computation's result lives until its caller takes over, and the loop's state until the
+        # body starts; the program's result lives to the end.
+        for number, frame in enumerate(self.flat.frames):
+            held = self.leaves[frame.root]
+            if frame.role is Role.CONDITION:
+                held = held + self.carried[number]
+            end = min(frame.end, len(self.flat.steps) - 1)
+            self.touches += [(value, end) for value in held]
         return self._compact()
 
     def _define(self, step: int, leaf: int, shape: Shape, *, phi: bool = False) -> int:
@@ -154,27 +161,26 @@ class _Analysis:
             return [-1] * len(step.instruction.shape.leaves)
         if frame.role in (Role.CALL, Role.BRANCH):
             return list(self.leaves[frame.arguments[step.instruction.parameter_number]])
-        # Condition and body start from the same state; the condition comes first.
-        if frame.loop not in self.carried:
-            self.carried[frame.loop] = [
-                self._define(index, leaf, shape, phi=True)
-                for leaf, (_, shape) in enumerate(step.instruction.shape.leaves)
-            ]
-        return list(self.carried[frame.loop])
+        self.carried[step.frame] = [
+            self._define(index, leaf, shape, phi=True)
+            for leaf, (_, shape) in enumerate(step.instruction.shape.leaves)
+        ]
+        return list(self.carried[step.frame])
 
     def _while(self, index: int, step: FlatStep) -> list[int]:
         initial = self.leaves[step.operands[0]]
-        body = self.flat.frames[step.frames[1]]
-        final = self.leaves[body.root]
+        tested, carried = (self.carried[frame] for frame in step.frames)
+        final = self.leaves[self.flat.frames[step.frames[1]].root]
         result = []
         for leaf, (_, shape) in enumerate(step.instruction.shape.leaves):
-            carried = self.carried[body.loop][leaf]
-            if self.same.find(final[leaf]) == self.same.find(carried):
-                self.same.join(initial[leaf], carried)
+            if self.same.find(final[leaf]) == self.same.find(carried[leaf]):
+                self.same.join(initial[leaf], tested[leaf])
+                self.same.join(initial[leaf], carried[leaf])
                 result.append(initial[leaf])
                 continue
             after = self._define(index, leaf, shape, phi=True)
-            self.joins += [(initial[leaf], carried), (final[leaf], carried), (carried, after)]
+            chain = (initial[leaf], tested[leaf], carried[leaf], final[leaf], after)
+            self.joins += pairwise(chain)
             result.append(after)
         return result
 

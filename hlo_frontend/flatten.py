@@ -171,17 +171,22 @@ def _derived_trip_count(module: Module, caller: Computation, loop: Instruction) 
     if test.opcode != "compare" or test.proto.comparison_direction != "LT":
         return None
     counter = carried(in_condition[test.operands[0]], in_condition)
-    limit = in_condition[test.operands[1]].constant
+    limit = _constant(in_condition[test.operands[1]], in_condition)
     if counter is None or limit is None or init.opcode != "tuple" or update.opcode != "tuple":
         return None
-    first = in_caller[init.operands[counter]].constant
+    first = _constant(in_caller[init.operands[counter]], in_caller)
     addition = in_body[update.operands[counter]]
     if first is None or addition.opcode != "add":
         return None
     terms = [in_body[operand] for operand in addition.operands]
-    steps = [term.constant for term in terms if term.constant is not None]
-    if len(steps) != 1 or steps[0] <= 0:
+    strides = [_constant(term, in_body) for term in terms if carried(term, in_body) != counter]
+    if len(strides) != 1 or strides[0] is None or strides[0] <= 0:
         return None
-    if counter not in (carried(term, in_body) for term in terms):
-        return None
-    return max(0, -((first - limit) // steps[0]))
+    return max(0, -((first - limit) // strides[0]))
+
+
+def _constant(instruction: Instruction, scope: dict[int, Instruction]) -> int | None:
+    """The number of an integer constant, also through copies; None if it is none."""
+    while instruction.opcode == "copy":
+        instruction = scope[instruction.operands[0]]
+    return instruction.constant
