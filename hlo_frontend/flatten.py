@@ -161,6 +161,7 @@ def _derived_trip_count(module: Module, caller: Computation, loop: Instruction) 
 
     def carried(instruction: Instruction, scope: dict[int, Instruction]) -> int | None:
         """Which element of the loop's state an instruction reads."""
+        instruction = _copied(instruction, scope)
         if instruction.opcode != "get-tuple-element":
             return None
         source = scope[instruction.operands[0]]
@@ -171,22 +172,24 @@ def _derived_trip_count(module: Module, caller: Computation, loop: Instruction) 
     if test.opcode != "compare" or test.proto.comparison_direction != "LT":
         return None
     counter = carried(in_condition[test.operands[0]], in_condition)
-    limit = _constant(in_condition[test.operands[1]], in_condition)
+    limit = _copied(in_condition[test.operands[1]], in_condition).constant
     if counter is None or limit is None or init.opcode != "tuple" or update.opcode != "tuple":
         return None
-    first = _constant(in_caller[init.operands[counter]], in_caller)
+    first = _copied(in_caller[init.operands[counter]], in_caller).constant
     addition = in_body[update.operands[counter]]
     if first is None or addition.opcode != "add":
         return None
     terms = [in_body[operand] for operand in addition.operands]
-    strides = [_constant(term, in_body) for term in terms if carried(term, in_body) != counter]
+    strides = [
+        _copied(term, in_body).constant for term in terms if carried(term, in_body) != counter
+    ]
     if len(strides) != 1 or strides[0] is None or strides[0] <= 0:
         return None
     return max(0, -((first - limit) // strides[0]))
 
 
-def _constant(instruction: Instruction, scope: dict[int, Instruction]) -> int | None:
-    """The number of an integer constant, also through copies; None if it is none."""
+def _copied(instruction: Instruction, scope: dict[int, Instruction]) -> Instruction:
+    """What an instruction is a copy of; itself if it is none."""
     while instruction.opcode == "copy":
         instruction = scope[instruction.operands[0]]
-    return instruction.constant
+    return instruction
