@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from baselines.memory_mapping.all_slow import all_slow
+from baselines.memory_mapping.msa import msa
 from games.base import Baseline
 
-BASELINES: dict[str, Baseline] = {"all_slow": all_slow}
+BASELINES: dict[str, Baseline] = {"all_slow": all_slow, "msa": msa}
