@@ -1,0 +1,222 @@
+"""Local search: simulated annealing over stays in fast memory, from any mapping."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from baselines.memory_mapping import local_search_kernel as kernel
+from baselines.memory_mapping.placement import place
+from games.base import Result
+from games.memory_mapping.problem import Ints, MemoryMappingProblem
+from games.memory_mapping.solution import FastInterval, Mapping, objective
+from hlo_frontend.program import CopyWindow
+
+# Shares of the whole budget: annealing from hot to cold, each time twice as slowly.
+CYCLES = (1 / 7, 2 / 7, 4 / 7)
+SLICES = 64  # of a cycle: temperatures, and looks at the clock
+SLICE_SECONDS = 0.1
+FIRST_SLICE = 16  # moves
+COOLING = 1000.0  # hot / cold
+
+
+@dataclass
+class Incumbent:
+    """The best mapping so far and when it was found."""
+
+    started: float
+    mapping: Mapping
+    objective: float
+    curve: list[tuple[float, float]]
+
+    def offer(self, problem: MemoryMappingProblem, mapping: Mapping) -> bool:
+        """Takes the mapping if it is better."""
+        value = objective(problem, mapping)
+        if value >= self.objective:
+            return False
+        self.mapping, self.objective = mapping, value
+        self.curve.append((time.perf_counter() - self.started, value))
+        return True
+
+
+def local_search(
+    problem: MemoryMappingProblem,
+    *,
+    time_limit: float,
+    seed: int = 0,
+    start: Mapping | None = None,
+    moves: int | None = None,
+    stop: threading.Event | None = None,
+) -> Result[Mapping]:
+    """Simulated annealing from `start` (from everything in slow memory if None).
+
+    Args:
+        time_limit: seconds; with `moves` given it only ends the search early.
+        moves: budget in moves, instead of the time limit; the same moves and seed give the same
+            mapping.
+        stop: ends the search early when another thread sets it.
+
+    Ctrl-C ends the search like the time limit: the best mapping so far is returned.
+    """
+    started = time.perf_counter()
+    first = Mapping(()) if start is None else start
+    best = Incumbent(started, first, objective(problem, first), [])
+    best.curve.append((0.0, best.objective))
+    done = 0
+    if problem.num_accesses:
+        deadline = started + time_limit if moves is None else math.inf
+        search = _Search(problem, seed, deadline, stop or threading.Event())
+        with contextlib.suppress(KeyboardInterrupt):
+            search.run(best, moves)
+        done = search.moves
+    return Result(
+        method="annealing",
+        solution=best.mapping,
+        objective=best.objective,
+        wall_s=time.perf_counter() - started,
+        curve=tuple(best.curve),
+        detail={"moves": done},
+    )
+
+
+class _Search:
+    """The annealing state of one problem and what it needs between slices."""
+
+    def __init__(
+        self, problem: MemoryMappingProblem, seed: int, deadline: float, stop: threading.Event
+    ) -> None:
+        self.problem = problem
+        self.deadline = deadline
+        self.stop = stop
+        self.moves = 0
+        self.strict = False
+        self.static = kernel.make_static(problem)
+        self.seeds = np.random.default_rng(seed)
+        slow = problem.fixed_slow + np.bincount(
+            problem.access_step, weights=problem.access_slow, minlength=problem.num_steps
+        )
+        # What an access can save alone at most: no more than makes its step bound by arithmetic.
+        excess = np.maximum(slow - problem.compute, 0.0)[problem.access_step]
+        gain = np.minimum(problem.access_slow - problem.access_fast, excess)
+        total = np.bincount(problem.access_buffer, weights=gain, minlength=problem.num_buffers)
+        self.order = np.argsort(-total / problem.size, kind="stable")
+        share = gain / gain.sum() if gain.sum() > 0 else np.full(len(gain), 1 / len(gain))
+        self.heavy = self.seeds.choice(len(gain), size=8192, p=share).astype(np.int64)
+        positive = gain[gain > 0]
+        self.hot = 0.3 * float(np.quantile(positive, 0.75)) if len(positive) else 1e-9
+
+    def run(self, best: Incumbent, moves: int | None) -> None:
+        """All cycles, each from the incumbent that the one before left."""
+        for index, share in enumerate(CYCLES):
+            if moves is None:
+                left = self.deadline - time.perf_counter()
+                self._cycle(best, None, left * share / sum(CYCLES[index:]))
+            else:
+                self._cycle(best, int(moves * share), math.inf)
+            if self._over():
+                break
+
+    def _over(self) -> bool:
+        return self.stop.is_set() or time.perf_counter() >= self.deadline
+
+    def _cycle(self, best: Incumbent, moves: int | None, seconds: float) -> None:
+        """One annealing from hot to cold, from the incumbent, for `moves` or else `seconds`."""
+        wishes = self._wishes(best.mapping)
+        state = self._load(wishes)
+        value = float(state.total[0])
+        begun = time.perf_counter()
+        done, size, progress = 0, FIRST_SLICE, 0.0
+        try:
+            while progress < 1.0 and not self._over():
+                temperature = self.hot * COOLING**-progress
+                if moves is not None:
+                    size = min(max(1, moves // SLICES), moves - done)
+                before = time.perf_counter()
+                value = self._anneal(state, wishes, value, size, temperature)
+                now = time.perf_counter()
+                done += size
+                progress = (now - begun) / seconds if moves is None else done / moves
+                if moves is None:
+                    # Slices follow the clock: moves are slower where memory is crowded.
+                    aim = min(SLICE_SECONDS, seconds / SLICES)
+                    size = max(1, min(4 * size, int(size * aim / (now - before))))
+        except KeyboardInterrupt:
+            self.stop.set()
+        self.moves += done
+        state = self._load(wishes)
+        mapping: Mapping | None = Mapping(tuple(stays_of(self.problem, state)))
+        if not self.strict:
+            mapping = place(self.problem, mapping.intervals)
+            if mapping is None:
+                # No offsets for these stays: keep what finds a gap, and search with offsets.
+                self.strict = True
+                mapping = Mapping(tuple(stays_of(self.problem, self._load(wishes))))
+        best.offer(self.problem, mapping)
+
+    def _load(self, wishes: Ints) -> kernel.State:
+        """The state of these wishes; in strict mode the best stays find their offset first."""
+        state = kernel.make_state(self.problem, strict=self.strict)
+        state.access[: kernel.NUM_WISHES] = wishes
+        kernel.load_wishes(self.static, state, self.order)
+        return state
+
+    def _anneal(
+        self,
+        state: kernel.State,
+        wishes: Ints,
+        value: float,
+        moves: int,
+        temperature: float,
+    ) -> float:
+        seed = int(self.seeds.integers(2**31))
+        return float(
+            kernel.anneal(self.static, state, self.heavy, wishes, value, moves, temperature, seed)
+        )
+
+    def _wishes(self, mapping: Mapping) -> Ints:
+        wishes = np.full((kernel.NUM_WISHES, self.problem.num_accesses), kernel.NONE)
+        wishes[[kernel.IN_FAST, kernel.JOIN]] = 0
+        for stay in mapping.intervals:
+            low, high = self.problem.first_access[stay.buffer : stay.buffer + 2]
+            steps = self.problem.access_step[low:high]
+            first, end = low + np.searchsorted(steps, [stay.ready, stay.end])
+            if first == end:
+                continue
+            wishes[kernel.IN_FAST, first:end] = 1
+            wishes[kernel.JOIN, first + 1 : end] = 1
+            wishes[kernel.WANT_OFFSET, first] = stay.offset
+            if stay.copy_in is not None:
+                wishes[kernel.WANT_IN, first] = stay.copy_in.start
+            if stay.copy_out is not None:
+                wishes[kernel.WANT_OUT, first] = stay.copy_out.start
+                wishes[kernel.WANT_FREE, first] = stay.copy_out.done
+        return wishes
+
+
+def stays_of(problem: MemoryMappingProblem, state: kernel.State) -> list[FastInterval]:
+    """The stays of a state; in loose mode their offsets are still 0."""
+    return [
+        FastInterval(
+            buffer=int(problem.access_buffer[key]),
+            start=int(state.access[kernel.BEGIN, key]),
+            end=int(state.access[kernel.END, key]),
+            offset=max(int(state.access[kernel.OFFSET, key]), 0),
+            copy_in=None
+            if state.access[kernel.IN_START, key] < 0
+            else CopyWindow(
+                int(state.access[kernel.IN_START, key]), int(state.access[kernel.READY, key])
+            ),
+            copy_out=None
+            if state.access[kernel.OUT_START, key] < 0
+            else CopyWindow(
+                int(state.access[kernel.OUT_START, key]), int(state.access[kernel.OUT_DONE, key])
+            ),
+        )
+        for key in range(problem.num_accesses)
+        if state.access[kernel.LAST, key] >= 0
+    ]

@@ -1,0 +1,181 @@
+"""`solve()`: the best of heuristics, search and local search, within the time that the user gave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from compiler_rl.search import play
+from games.base import Baseline, Game, Result
+from games.registry import game_of
+
+SEARCH_SHARE = 0.2  # of the time that the heuristics leave
+FIRST_ROUND = 0.4  # of the rest: local search from different elites, then all from the best
+DEFAULT_SIMULATIONS = 16  # a move
+LOCAL_MOVES = 2000  # of local search for each simulation a move, where the budget is in simulations
+
+
+@dataclass
+class _Best:
+    """All results so far, best first, and the anytime curve over them."""
+
+    started: float
+    report: Callable[[Result[Any]], None] | None
+    results: list[Result[Any]] = field(default_factory=list)
+    curve: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, result: Result[Any]) -> None:
+        now = time.perf_counter() - self.started
+        begun = now - result.wall_s
+        for seconds, objective in (*result.curve, (result.wall_s, result.objective)):
+            if not self.curve or objective < self.curve[-1][1]:
+                self.curve.append((begun + seconds, objective))
+        self.results.append(result)
+        self.results.sort(key=lambda each: each.objective)
+        if self.report is not None:
+            self.report(result)
+
+
+def solve(
+    problem: Any,
+    *,
+    time_limit: float = 20.0,
+    simulations: int | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    report: Callable[[Result[Any]], None] | None = None,
+) -> Result[Any]:
+    """The best solution found for a problem of any game; never worse than the heuristics.
+
+    Runs the game's heuristics, then search over the game with the true simulator, then local
+    search from the best solutions so far. Every solution is checked by the game's validator before
+    it can win. Ctrl-C has the same effect as the time limit.
+
+    Args:
+        problem: a `Problem` of one of the games.
+        time_limit: seconds; the heuristics run to their end in any case.
+        simulations: a budget for determinism: that many simulations a move, and local search in
+            proportion; `time_limit` is then not looked at.
+        seed: of search and local search.
+        workers: threads of local search.
+        report: called with the result of each method as it ends.
+
+    Returns:
+        The winner, its `method` the name of who found it. `detail["methods"]` has for each method
+        its objective, seconds and bound; `bound` is the best one that any method proved.
+
+    Raises:
+        RuntimeError: no method's solution passed the validator (a fault of ours).
+    """
+    game = game_of(problem)
+    solvers = import_module(f"baselines.{game.name}")
+    started = time.perf_counter()
+    best = _Best(started, report)
+    deadline = started + time_limit if simulations is None else float("inf")
+    interrupted = False
+    try:
+        for heuristic in solvers.HEURISTICS.values():
+            best.add(heuristic(problem, time_limit=max(time_limit, 1.0), seed=seed))
+        left = deadline - time.perf_counter()
+        if left > 0:
+            best.add(
+                play(
+                    game,
+                    problem,
+                    simulations=simulations or DEFAULT_SIMULATIONS,
+                    seed=seed,
+                    time_limit=SEARCH_SHARE * left,
+                )
+            )
+        moves = None if simulations is None else LOCAL_MOVES * simulations
+        for share in (FIRST_ROUND, 1.0):
+            left = deadline - time.perf_counter()
+            if left > 0:
+                interrupted = _improve(
+                    solvers.IMPROVE, problem, best, share * left, seed, moves, workers
+                )
+            if interrupted:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+        if not best.results:
+            raise
+    return _winner(game, problem, best, interrupted)
+
+
+def _improve(
+    improve: Baseline,
+    problem: Any,
+    best: _Best,
+    time_limit: float,
+    seed: int,
+    moves: int | None,
+    workers: int,
+) -> bool:
+    """Local search in threads, the first from the best elite, the next from the second, ...
+
+    Returns whether Ctrl-C ended it.
+    """
+    stop = threading.Event()
+    elites = [result.solution for result in best.results]
+    interrupted = False
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [
+            pool.submit(
+                improve,
+                problem,
+                time_limit=time_limit,
+                seed=seed * workers + worker,
+                start=elites[worker % len(elites)],
+                moves=moves,
+                stop=stop,
+            )
+            for worker in range(workers)
+        ]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:
+            interrupted = True
+            stop.set()
+        for future in futures:
+            best.add(future.result())
+    return interrupted
+
+
+def _winner(game: Game, problem: Any, best: _Best, interrupted: bool) -> Result[Any]:
+    rejected = {}
+    for result in best.results:
+        faults = game.validate(problem, result.solution)
+        if faults:
+            rejected[result.method] = faults[0]
+            continue
+        bound = max(
+            [game.lower_bound(problem)]
+            + [each.bound for each in best.results if each.bound is not None]
+        )
+        methods: dict[str, dict[str, Any]] = {}
+        for each in best.results:
+            row = methods.setdefault(
+                each.method, {"objective": each.objective, "wall_s": 0.0, "bound": each.bound}
+            )
+            row["wall_s"] += each.wall_s
+        return Result(
+            method=result.method,
+            solution=result.solution,
+            objective=result.objective,
+            bound=bound,
+            wall_s=time.perf_counter() - best.started,
+            proved_optimal=result.objective <= bound * (1 + 1e-6),
+            curve=tuple(best.curve),
+            detail={
+                "methods": methods,
+                "interrupted": interrupted,
+                **({"rejected": rejected} if rejected else {}),
+            },
+        )
+    raise RuntimeError(f"no valid solution: {rejected}")
