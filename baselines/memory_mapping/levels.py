@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from games.memory_mapping.problem import Bools, Ints, MemoryMappingProblem
+from games.memory_mapping.solution import crosses_border
 
 
 def position_loops(problem: MemoryMappingProblem) -> Ints:
@@ -55,7 +56,14 @@ def home(problem: MemoryMappingProblem, buffer: int) -> int:
     """The innermost loop in one iteration of which the buffer lives and dies, -1 if none."""
     best = -1
     for loop in by_depth(problem):
-        low, high = problem.loop_start[loop], problem.loop_end[loop]
-        if low <= problem.live_start[buffer] and problem.live_end[buffer] <= high:
+        if not crosses_border(problem, buffer, loop):
             best = loop
     return best
+
+
+def valid_at_start(problem: MemoryMappingProblem, buffer: int) -> bool:
+    """Whether slow memory has the buffer from the start.
+
+    So it has what no access defines (a buffer that is only allocated, for example).
+    """
+    return bool(problem.initial[buffer] or not problem.access_defines[problem.first_access[buffer]])

@@ -27,7 +27,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from baselines.memory_mapping import msa_kernel as kernel
-from baselines.memory_mapping.levels import executions, home, level_positions, position_loops
+from baselines.memory_mapping.levels import (
+    executions,
+    home,
+    level_positions,
+    position_loops,
+    valid_at_start,
+)
 from baselines.memory_mapping.placement import place_arrays
 from games.base import Result
 from games.memory_mapping.problem import Bools, Floats, Ints, MemoryMappingProblem
@@ -249,7 +255,7 @@ class _Run:
     def _allocate(self, buffer: int) -> None:
         problem = self.problem
         low, high = problem.first_access[buffer : buffer + 2]
-        value = _Value(slow_from=0 if problem.initial[buffer] else None)
+        value = _Value(slow_from=0 if valid_at_start(problem, buffer) else None)
         end = problem.num_steps
         self._serve(
             buffer,
@@ -276,7 +282,7 @@ class _Run:
         for number, use in enumerate(uses):
             if use.reads:
                 self._segment(buffer, loop, uses[number:], value)
-            if use.loop >= 0 and value.stay < 0 and use.low < use.high:
+            if use.loop >= 0 and value.stay < 0:
                 self._serve(buffer, use.loop, use.low, use.high, value, use.end)
                 self._leave(value)
                 value.slow_from = use.end
@@ -327,16 +333,15 @@ class _Run:
         return uses
 
     def _inner_loops(self, buffer: int, loop: int) -> list[int]:
-        """Loops right inside `loop` that the buffer lives through, in order."""
+        """Loops right inside `loop` that the buffer lives through and is used in, in order."""
         problem = self.problem
+        steps = problem.access_step[slice(*problem.first_access[buffer : buffer + 2])]
         inner = [
             index
             for index in range(len(problem.loop_start))
             if problem.loop_parent[index] == loop
-            and problem.loop_start[index] < problem.live_end[buffer]
-            and problem.loop_end[index] > problem.live_start[buffer]
-            and problem.loop_start[index] < problem.loop_end[index]
             and crosses_border(problem, buffer, index)
+            and ((problem.loop_start[index] <= steps) & (steps < problem.loop_end[index])).any()
         ]
         return sorted(inner, key=lambda index: int(problem.loop_start[index]))
 
@@ -361,8 +366,6 @@ class _Run:
         no_room = value.defined is not None or value.stay >= 0
         slow_from = self._bring_home(buffer, loop, use.at, value)
         self._leave(value)
-        if use.low == use.high:  # a loop that only passes the buffer on
-            return
         work = weight * float(problem.copy_seconds[buffer])
         start, offset = kernel.find_prefetch(
             self.table,

@@ -94,9 +94,13 @@ def _inside(problem: MemoryMappingProblem, interval: FastInterval, loop: int) ->
 
 
 def crosses_border(problem: MemoryMappingProblem, buffer: int, loop: int) -> bool:
-    """Whether the buffer holds data before the loop's body starts or after it ends."""
+    """Whether the buffer holds data before the loop's body starts or after it ends.
+
+    A parameter or a constant is in slow memory from the start, wherever it is first read.
+    """
     return bool(
-        problem.live_start[buffer] < problem.loop_start[loop]
+        problem.initial[buffer]
+        or problem.live_start[buffer] < problem.loop_start[loop]
         or problem.live_end[buffer] > problem.loop_end[loop]
     )
 

@@ -279,8 +279,9 @@ def _broken_of_buffer(
     # Rule 6.
     for loop in range(len(problem.loop_start)):
         low, high = int(problem.loop_start[loop]), int(problem.loop_end[loop])
-        crosses = problem.live_start[v] < low or problem.live_end[v] > high
-        lives = problem.live_start[v] < high and problem.live_end[v] > low
+        before = problem.initial[v] or problem.live_start[v] < low
+        crosses = before or problem.live_end[v] > high
+        used = any(low <= t < high for t in access)
         covered = False
         for stay in stays:
             inside = low <= stay.start and stay.end <= high
@@ -293,7 +294,11 @@ def _broken_of_buffer(
                 ends = () if window is None else (window.start, window.done)
                 if not own and any(low < p < high for p in ends):
                     errors.append(f"6: a copy of {stay} is on another level, inside loop {loop}")
-        if crosses and lives and not covered and not (valid_at[low] and valid_at[high]):
+        if (
+            used
+            and not covered
+            and ((before and not valid_at[low]) or (crosses and not valid_at[high]))
+        ):
             errors.append(f"6: buffer {v} is not in slow memory at the border of loop {loop}")
     return errors
 
