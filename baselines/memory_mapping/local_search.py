@@ -70,7 +70,7 @@ def local_search(
     done = 0
     if problem.num_accesses:
         deadline = started + time_limit if moves is None else math.inf
-        search = _Search(problem, seed, deadline, stop or threading.Event())
+        search = Search(problem, seed, deadline, stop or threading.Event())
         with contextlib.suppress(KeyboardInterrupt):
             search.run(best, moves)
         done = search.moves
@@ -84,7 +84,7 @@ def local_search(
     )
 
 
-class _Search:
+class Search:
     """The annealing state of one problem and what it needs between slices."""
 
     def __init__(
@@ -126,8 +126,8 @@ class _Search:
 
     def _cycle(self, best: Incumbent, moves: int | None, seconds: float) -> None:
         """One annealing from hot to cold, from the incumbent, for `moves` or else `seconds`."""
-        wishes = self._wishes(best.mapping)
-        state = self._load(wishes)
+        wishes = self.wishes(best.mapping)
+        state = self.load(wishes)
         value = float(state.total[0])
         begun = time.perf_counter()
         done, size, progress = 0, FIRST_SLICE, 0.0
@@ -137,7 +137,7 @@ class _Search:
                 if moves is not None:
                     size = min(max(1, moves // SLICES), moves - done)
                 before = time.perf_counter()
-                value = self._anneal(state, wishes, value, size, temperature)
+                value = self.anneal(state, wishes, value, size, temperature)
                 now = time.perf_counter()
                 done += size
                 progress = (now - begun) / seconds if moves is None else done / moves
@@ -148,24 +148,28 @@ class _Search:
         except KeyboardInterrupt:
             self.stop.set()
         self.moves += done
-        state = self._load(wishes)
-        mapping: Mapping | None = Mapping(tuple(stays_of(self.problem, state)))
-        if not self.strict:
-            mapping = place(self.problem, mapping.intervals)
-            if mapping is None:
-                # No offsets for these stays: keep what finds a gap, and search with offsets.
-                self.strict = True
-                mapping = Mapping(tuple(stays_of(self.problem, self._load(wishes))))
-        best.offer(self.problem, mapping)
+        best.offer(self.problem, self._mapping(wishes))
 
-    def _load(self, wishes: Ints) -> kernel.State:
+    def _mapping(self, wishes: Ints) -> Mapping:
+        """The wishes as a mapping with offsets."""
+        stays = stays_of(self.problem, self.load(wishes))
+        if self.strict:
+            return Mapping(tuple(stays))
+        mapping = place(self.problem, stays)
+        if mapping is not None:
+            return mapping
+        # No offsets for these stays: keep those that find a gap, and search with offsets.
+        self.strict = True
+        return self._mapping(wishes)
+
+    def load(self, wishes: Ints) -> kernel.State:
         """The state of these wishes; in strict mode the best stays find their offset first."""
         state = kernel.make_state(self.problem, strict=self.strict)
         state.access[: kernel.NUM_WISHES] = wishes
         kernel.load_wishes(self.static, state, self.order)
         return state
 
-    def _anneal(
+    def anneal(
         self,
         state: kernel.State,
         wishes: Ints,
@@ -178,7 +182,7 @@ class _Search:
             kernel.anneal(self.static, state, self.heavy, wishes, value, moves, temperature, seed)
         )
 
-    def _wishes(self, mapping: Mapping) -> Ints:
+    def wishes(self, mapping: Mapping) -> Ints:
         wishes = np.full((kernel.NUM_WISHES, self.problem.num_accesses), kernel.NONE)
         wishes[[kernel.IN_FAST, kernel.JOIN]] = 0
         for stay in mapping.intervals:

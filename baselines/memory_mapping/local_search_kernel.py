@@ -93,11 +93,12 @@ class State(NamedTuple):
 def make_static(problem: MemoryMappingProblem) -> Static:
     """The kernel's view of a problem."""
     starts, ends = problem.loop_start, problem.loop_end
-    crosses = (problem.live_start[:, None] < starts) | (problem.live_end[:, None] > ends)
+    enters = problem.initial[:, None] | (problem.live_start[:, None] < starts)
+    crosses = enters | (problem.live_end[:, None] > ends)
     loop_first = np.zeros(problem.num_accesses, dtype=np.bool_)
-    for start, end in zip(starts, ends, strict=True):
+    for loop, (start, end) in enumerate(zip(starts, ends, strict=True)):
         inside = (problem.access_step >= start) & (problem.access_step < end)
-        inside &= problem.live_start[problem.access_buffer] < start
+        inside &= enters[problem.access_buffer, loop]
         rows = np.flatnonzero(inside)
         loop_first[rows[np.unique(problem.access_buffer[rows], return_index=True)[1]]] = 1
     return Static(
@@ -536,6 +537,13 @@ def _derive(p: Static, s: State, buffer: int) -> bool:
                 s.access[OUT_DONE, key] = done
                 s.access[END, key] = max(end, done)
                 valid = True
+        if (
+            loop != NONE
+            and p.crosses[buffer, loop]
+            and s.access[BEGIN, key] == p.loops[LOOP_START, loop]
+            and s.access[END, key] == p.loops[LOOP_END, loop]
+        ):
+            return False  # with its copies it would be a stay over the whole body (rule 6)
         floor = s.access[END, key]
         s.access[LAST, key] = last
         _apply(p, s, key, True)
