@@ -35,7 +35,9 @@ from hlo_frontend.program import CopyWindow, Program
 
 COLORS = {"parameter": "#4c78a8", "temporary": "#59a89c", "result": "#e8963e"}
 _GRAY, _INK = "#8a8f98", "#22262e"
-_STALL_STYLE: dict[str, Any] = {"fc": "#d6272833", "ec": "#d62728", "hatch": "////", "lw": 0.0}
+# A hatch and its ground apart: SVG gives both the opacity of the ground.
+_STALL_GROUND: dict[str, Any] = {"fc": "#d62728", "alpha": 0.2, "lw": 0.0}
+_STALL_HATCH: dict[str, Any] = {"fc": "none", "ec": "#d62728", "hatch": "////", "lw": 0.0}
 _RESERVED_STYLE: dict[str, Any] = {"fc": "#eeeeee", "ec": "#c4c7cc", "hatch": "xxx", "lw": 0.0}
 _MEMORY, _ARITHMETIC, _QUEUE = "#5b6470", "#dfe2e6", "#958cc0"
 _HATCH_IN, _HATCH_OUT = "////", "\\\\\\\\"
@@ -318,7 +320,8 @@ def _figure(scene: _Scene) -> Figure:
     ]
     for axes in panels:
         across = axes.get_xaxis_transform()
-        axes.broken_barh(stalls, (0, 1), transform=across, **_STALL_STYLE, zorder=3)
+        for style in (_STALL_GROUND, _STALL_HATCH):
+            axes.broken_barh(stalls, (0, 1), transform=across, **style, zorder=3)
         for low, high, _ in scene.loops:
             axes.vlines(
                 [low / scale, high / scale], 0, 1, transform=across, color=_INK, lw=0.8, ls=":"
@@ -379,7 +382,7 @@ def _legend(figure: Figure, scene: _Scene) -> None:
     handles += [
         Patch(fc="#e6e6e6", ec=_GRAY, hatch=_HATCH_IN, label="being copied in"),
         Patch(fc=_GRAY, ec="white", hatch=_HATCH_OUT, label="being copied out"),
-        Patch(**_STALL_STYLE, label="stall"),
+        Patch(**{**_STALL_HATCH, "fc": "#f7d4d4"}, label="stall"),
         Patch(fc=_MEMORY, label="bound by memory"),
         Patch(fc=_ARITHMETIC, label="bound by arithmetic"),
     ]

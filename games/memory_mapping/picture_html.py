@@ -123,8 +123,8 @@ function layout() {
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  const room = height - AXIS - 4 * GAP - BOUND - 8;
-  let top = 8;
+  let top = D.loops.length ? 20 : 8;
+  const room = height - AXIS - 4 * GAP - BOUND - top;
   const panel = (share, top_value, label) => {
     const made = { top, bottom: top + share * room, top_value, label };
     top = made.bottom + GAP;
@@ -182,7 +182,7 @@ function draw() {
     c.textAlign = "center";
     if (x(high) - x(low) > 50)
       c.fillText(`loop ${text}`, (Math.max(x(low), LEFT) + Math.min(x(high), width)) / 2,
-                 panels.used.top + 8);
+                 panels.used.top - 9);
   }
   c.setLineDash([]);
   c.restore();
@@ -302,7 +302,7 @@ function drawAxes() {
     const [scale, name] = unit(key.startsWith("copies") ? "time" : "size", p.top_value / 1.15);
     line(LEFT, p.top, LEFT, p.bottom);
     line(LEFT, p.bottom, width - RIGHT, p.bottom);
-    for (const value of ticks(0, p.top_value / scale, (p.bottom - p.top) / 45)) {
+    for (const value of ticks(0, p.top_value / scale, Math.max(2, (p.bottom - p.top) / 45))) {
       c.fillText(+value.toPrecision(3), LEFT - 6, y(p, value * scale));
       line(LEFT - 4, y(p, value * scale), LEFT, y(p, value * scale));
     }
