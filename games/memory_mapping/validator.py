@@ -188,7 +188,7 @@ class _Line:
         return buffer.initial or self.place[buffer.live_start] < self.body(loop)[0]
 
     def lives_after(self, buffer: _Buffer, loop: int) -> bool:
-        return buffer.live_out or self.place[buffer.live_end] > self.body(loop)[1]
+        return self.place[buffer.live_end] > self.body(loop)[1]
 
     def spans_iterations(self, stay: _Stay, loop: int) -> bool:
         """Whether the stay goes on from one iteration of the loop's body to the next."""
@@ -497,7 +497,7 @@ def _wrong_copies(line: _Line, buffer: _Buffer, stays: Iterable[_Stay]) -> Itera
                     f"{line.stay(stay)} is copied out from step {start} on, but"
                     f" {line.at(access.step)} writes the value after that"
                 )
-        if start < stay.ready:
+        if line.place[start] < line.place[stay.ready]:
             yield (
                 f"{line.stay(stay)} is copied out from step {start} on, before its copy-in is"
                 f" done at step {stay.ready}"
@@ -780,7 +780,7 @@ def _read_header(data: object) -> _Header:
     _text(data, "method")
     return _Header(
         fingerprint=_text(program, "fingerprint"),
-        chip=_text(chip, "name"),
+        chip=_short(_text(chip, "name")),
         peak_flops=_seconds_or_rate(chip, "peak_flops", positive=True),
         slow_bandwidth=_seconds_or_rate(chip, "slow_bandwidth", positive=True),
         fast_bandwidth=_seconds_or_rate(chip, "fast_bandwidth", positive=True),
@@ -948,38 +948,34 @@ def _stays_of_rows(program: Program, rows: Sequence[_Row]) -> tuple[list[_Stay],
 
 
 def _wrong_lists(program: Program, rows: Sequence[_Row], stays: Sequence[_Stay]) -> Iterator[str]:
-    """A value lists the stays of its class that serve it, and no stay outside its life."""
+    """The values that list a stay are those of its class that live in one of its steps."""
+    lives = [_life(program, value) for value in program.values]
     for stay in stays:
         key = (stay.offset, stay.start, stay.end, stay.copy_in, stay.copy_out)
         for index in program.buffers[stay.buffer].values:
-            value = program.values[index]
+            first, end = lives[index]
+            living = stay.start < end and first < stay.end
             listed = any(other.key == key for other in rows[index].stays)
-            steps = [use.step for use in value.uses]
-            if value.def_bytes > 0:
-                steps.append(value.def_step)
-            last = max(steps, default=value.def_step)
-            if (
-                any(stay.start <= step < stay.end for step in steps)
-                or (value.def_step <= stay.start and stay.end <= last + 1)
-            ) and not listed:
+            if living and not listed:
                 yield (
-                    f"{value.position}: broken alias: it does not list the stay of its alias class"
-                    f" {stay.buffer} in steps [{stay.start}, {stay.end}) at offset {stay.offset}"
+                    f"{program.values[index].position}: broken alias: it does not list the stay of"
+                    f" its alias class {stay.buffer} in steps [{stay.start}, {stay.end}) at offset"
+                    f" {stay.offset}"
                 )
-            first, end = _life(program, value, last)
-            if listed and (stay.end <= first or stay.start >= end):
+            if listed and not living:
                 yield (
-                    f"{value.position}: lists the stay in steps [{stay.start}, {stay.end}), but"
-                    f" the value lives in steps [{first}, {end})"
+                    f"{program.values[index].position}: lists the stay in steps [{stay.start},"
+                    f" {stay.end}), but the value lives in steps [{first}, {end})"
                 )
 
 
-def _life(program: Program, value: Value, last: int) -> tuple[int, int]:
+def _life(program: Program, value: Value) -> tuple[int, int]:
     """Steps [start, end) in which the value may hold data, loops taken as a whole."""
     buffer = program.buffers[value.buffer]
-    first, end = value.def_step, last + 1
-    if buffer.initial:
+    first = value.def_step
+    if buffer.initial and value.def_bytes == 0:
         first = min(first, buffer.live_start)
+    end = 1 + max([value.def_step, *(use.step for use in value.uses)])
     if buffer.live_out and program.values[buffer.values[-1]] is value:
         end = len(program.steps)
     for loop in sorted(program.loops, key=lambda loop: loop.end - loop.start):
@@ -1022,9 +1018,13 @@ def _wrong_spaces(
             )
         if value.def_bytes > 0:
             spaces.append(produced)
-        if fixed is None and row.memory_space not in _labels(value, row, spaces):
+        if not row.stays or (spaces and "fast" not in spaces):
+            label = "slow"
+        else:
+            label = "mixed" if "slow" in spaces else "fast"
+        if fixed is None and row.memory_space != label:
             yield (
-                f"{value.position}: memory_space is {row.memory_space}, but"
+                f"{value.position}: memory_space is {row.memory_space}, expected {label}:"
                 f" {spaces.count('fast')} of its {len(spaces)} accesses are in fast memory, in"
                 f" {len(row.stays)} stays"
             )
@@ -1039,18 +1039,3 @@ def _late(stays: Iterable[_Stay], step: int) -> str:
         if stay.start <= step < stay.ready:
             return f": late copy, done only before step {stay.ready}"
     return ""
-
-
-def _labels(value: Value, row: _Row, spaces: Sequence[str]) -> set[str]:
-    """The values of `memory_space` that are true of the row."""
-    if not row.stays:
-        return {"slow"}
-    labels = set()
-    if "slow" not in spaces:
-        labels.add("fast")
-    if "fast" not in spaces:
-        labels.add("slow")
-    # Between two stays, or before the first, the value is in slow memory without an access.
-    if "slow" in spaces or len(row.stays) > 1 or value.def_bytes == 0:
-        labels.add("mixed")
-    return labels
