@@ -9,6 +9,7 @@ from hlo_frontend.aliasing import alias_classes
 from hlo_frontend.assignment import FAST, SLOW, find_moves, stays, strip
 from hlo_frontend.cost import Cost, CostModel
 from hlo_frontend.dataflow import ZERO_COST, Dataflow, analyze
+from hlo_frontend.errors import InputError
 from hlo_frontend.flatten import Flat, flatten
 from hlo_frontend.module import Instruction, Module, decode
 from hlo_frontend.program import Buffer, Loop, Program, Step, Use, Value
@@ -23,6 +24,19 @@ def build(proto: bytes, source: str) -> Program:
     Raises:
         InputError: a module that makes no sense.
     """
+    try:
+        return _build(proto, source)
+    except InputError:
+        raise
+    except (IndexError, KeyError, ValueError) as error:
+        # XLA's reader does not verify what it reads, and jaxlib does not offer XLA's verifier.
+        raise InputError(
+            f"{source}: the HLO contradicts itself ({type(error).__name__}: {error}); the file is"
+            " damaged or was edited: write the dump again"
+        ) from error
+
+
+def _build(proto: bytes, source: str) -> Program:
     module = decode(proto, source)
     text = xla_parser.proto_to_text(proto, metadata=False)
     if not module.scheduled:
@@ -170,10 +184,10 @@ def _estimated_cycles(instruction: Instruction) -> int | None:
 
 def _scoped_bytes(instruction: Instruction) -> int:
     """VMEM that the instruction reserves for itself, from the bottom up to the last byte of it."""
-    reservations = instruction.config.get("used_scoped_memory_configs")
+    reservations = instruction.config.get("used_scoped_memory_configs", ())
     ends = [
         int(reservation.get("offset", 0)) + int(reservation.get("size", 0))
-        for reservation in reservations or ()
+        for reservation in reservations
         if int(reservation.get("memory_space", 0)) == _VMEM
     ]
     return max(ends, default=0)

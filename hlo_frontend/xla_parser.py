@@ -18,6 +18,8 @@ from hlo_frontend.errors import InputError
 
 _VERSION = version("jaxlib")
 _MESSAGE_LENGTH = 240
+_NEGATIVE_TILE = re.compile(r":T\([^)]*-")
+_PARAMETER = re.compile(r'\s+[^"]*? = [^"]*? parameter\((\d+)\)')
 
 
 class _Api(NamedTuple):
@@ -63,6 +65,7 @@ def text_to_proto(text: str, where: str) -> bytes:
     Raises:
         InputError: the parser refuses it.
     """
+    _check_fatal(text, where)
     try:
         return bytes(_api().from_text(text).as_serialized_hlo_module_proto())
     except InputError:
@@ -106,6 +109,24 @@ def cost_analysis(proto: bytes) -> dict[str, float] | None:
         return dict(_api().cost_analysis(_api().client, module))
     except RuntimeError:
         return None
+
+
+def _check_fatal(text: str, where: str) -> None:
+    """Refuses damage at which XLA's parser would not report an error but abort the process."""
+    numbers: list[int] = []
+    for count, line in enumerate(text.splitlines(), start=1):
+        match = _PARAMETER.match(line)
+        if match:
+            numbers.append(int(match[1]))
+        elif line.startswith("}"):
+            if sorted(numbers) != list(range(len(numbers))):
+                raise InputError(
+                    f"{where}: the parameters of the computation that ends in line {count} are not"
+                    " numbered 0, 1, 2, ...; lines are missing or doubled: write the dump again"
+                )
+            numbers = []
+    if _NEGATIVE_TILE.search(text):
+        raise InputError(f"{where}: a tile of a layout is negative; write the dump again")
 
 
 def _refusal(where: str, error: Exception) -> InputError:
