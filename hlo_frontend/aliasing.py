@@ -12,6 +12,8 @@ bytes, and they differ between compilations of one program.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from hlo_frontend.dataflow import Dataflow
 from hlo_frontend.flatten import Flat
 from hlo_frontend.module import Instruction, Module, ShapeIndex
@@ -122,36 +124,50 @@ def _through_tuples(
 
 
 class _Classes:
-    """Alias classes with the live ranges of their values."""
+    """Alias classes with the live ranges of their values, sorted and without overlap."""
 
     def __init__(self, flow: Dataflow) -> None:
         self.sets = UnionFind(len(flow.values))
         self._ranges = [[(value.start, value.end)] for value in flow.values]
 
     def join(self, a: int, b: int) -> None:
-        a, b = self.sets.find(a), self.sets.find(b)
-        if a != b:
-            self.sets.join(a, b)
-            self._ranges[a] += self._ranges[b]
-            self._ranges[b] = []
+        """Unites two classes; ranges that overlap become one."""
+        self._join(*self._by_size(a, b))
+        merged: list[tuple[int, int]] = []
+        for start, end in self._ranges[self.sets.find(a)]:
+            if merged and start < merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+            else:
+                merged.append((start, end))
+        self._ranges[self.sets.find(a)] = merged
 
     def join_if_disjoint(self, a: int, b: int) -> None:
         """Unites two classes unless values of both are alive at once.
 
         A value may be defined by the step that reads the other one last.
         """
+        large, small = self._by_size(a, b)
+        if not any(_overlaps(self._ranges[large], lifetime) for lifetime in self._ranges[small]):
+            self._join(large, small)
+
+    def _by_size(self, a: int, b: int) -> tuple[int, int]:
         a, b = self.sets.find(a), self.sets.find(b)
-        if a == b or _overlap(self._ranges[a], self._ranges[b]):
+        return (a, b) if len(self._ranges[a]) >= len(self._ranges[b]) else (b, a)
+
+    def _join(self, large: int, small: int) -> None:
+        if large == small:
             return
-        self.join(a, b)
+        self.sets.join(large, small)
+        for lifetime in self._ranges[small]:
+            insort(self._ranges[large], lifetime)
+        self._ranges[small] = []
 
 
-def _overlap(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> bool:
-    """Whether a range of `a` and one of `b` have more than an end point in common."""
-    events = sorted([(start, end, 0) for start, end in a] + [(start, end, 1) for start, end in b])
-    latest = [-1, -1]
-    for start, end, side in events:
-        if start < latest[1 - side]:
-            return True
-        latest[side] = max(latest[side], end)
-    return False
+def _overlaps(ranges: list[tuple[int, int]], lifetime: tuple[int, int]) -> bool:
+    """Whether `lifetime` has more than an end point in common with one of the sorted `ranges`."""
+    start, end = lifetime
+    after = bisect_left(ranges, lifetime)
+    return any(
+        other_start < end and start < other_end
+        for other_start, other_end in ranges[max(0, after - 1) : after + 1]
+    )

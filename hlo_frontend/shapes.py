@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, Final
 
 # `PrimitiveType` of xla/xla_data.proto -> (name in HLO text, bits of storage of one element).
@@ -99,11 +100,16 @@ class Shape:
             for index, leaf in element.leaves
         )
 
+    @cached_property
+    def _first_leaves(self) -> tuple[int, ...]:
+        """Per element of a tuple the position of its first leaf."""
+        return tuple(accumulate((len(element.leaves) for element in self.elements), initial=0))
+
     def leaf_range(self, index: tuple[int, ...]) -> range:
         """Positions in `leaves` of the leaves under tuple index `index`."""
         start, shape = 0, self
         for position in index:
-            start += sum(len(element.leaves) for element in shape.elements[:position])
+            start += shape._first_leaves[position]
             shape = shape.elements[position]
         return range(start, start + len(shape.leaves))
 
