@@ -16,6 +16,7 @@ from games.memory_mapping.solution import FastInterval, Mapping, interval_loop
 from hlo_frontend.errors import InputError
 from hlo_frontend.program import Program
 
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _INSTRUCTION = re.compile(r"^(\s+)(?:ROOT )?%?([\w.\-]+) = ")
 
 
@@ -44,38 +45,46 @@ def annotated_hlo(
         _mark_accesses(program, stay, marks)
         _mark_copies(program, stay, interval_loop(problem, interval), marks)
     lines = []
+    computation = ""
     for line in hlo_text.splitlines():
+        if head := _COMPUTATION.match(line):
+            computation = head[1]
         match = _INSTRUCTION.match(line)
         indent, name = match.groups() if match else ("", "")
-        lines += [f"{indent}/* {text} */" for text in marks.before.pop(name, [])]
-        behind = marks.results.pop(name, [])
-        operands = marks.operands.pop(name, [])
+        key = (computation, name)
+        lines += [f"{indent}/* {text} */" for text in marks.before.pop(key, [])]
+        behind = marks.results.pop(key, [])
+        operands = sorted(marks.operands.pop(key, []), key=lambda text: (len(text), text))
         if operands:
-            behind.append(f"from fast memory: operand {', '.join(sorted(operands))}")
+            behind.append(f"from fast memory: operand {', '.join(operands)}")
         lines.append(f"{line} /* {'; '.join(behind)} */" if behind else line)
-        lines += [f"{indent}/* {text} */" for text in marks.after.pop(name, [])]
+        lines += [f"{indent}/* {text} */" for text in marks.after.pop(key, [])]
     missing = {**marks.before, **marks.results, **marks.operands, **marks.after}
     if missing:
+        computation, name = next(iter(missing))
         raise InputError(
-            f"{program.source}: the HLO text has no instruction {next(iter(missing))}; give the"
+            f"{program.source}: the HLO text has no instruction {name} in {computation}; give the"
             " text that hlo_frontend.read_text returns for this program"
         )
     return "\n".join(lines) + "\n"
 
 
+_Texts = dict[tuple[str, str], list[str]]
+
+
 class _Marks:
-    """Comments by instruction name: on lines before and after it, and behind it."""
+    """Comments by (computation, instruction): on lines before and after it, and behind it."""
 
     def __init__(self, program: Program) -> None:
-        self.names = [step.name for step in program.steps]
-        self.before: dict[str, list[str]] = {}
-        self.results: dict[str, list[str]] = {}
-        self.operands: dict[str, list[str]] = {}
-        self.after: dict[str, list[str]] = {}
+        self.keys = [(step.computation, step.name) for step in program.steps]
+        self.before: _Texts = {}
+        self.results: _Texts = {}
+        self.operands: _Texts = {}
+        self.after: _Texts = {}
 
-    def add(self, where: dict[str, list[str]], step: int, text: str) -> None:
+    def add(self, where: _Texts, step: int, text: str) -> None:
         """A comment at a step, once."""
-        texts = where.setdefault(self.names[step], [])
+        texts = where.setdefault(self.keys[step], [])
         if text not in texts:
             texts.append(text)
 

@@ -154,10 +154,11 @@ def _with_copy(
     start, done, seconds = queue
     low, high = np.searchsorted(start, [window.start, window.start + 1])
     at = low + np.searchsorted(done[low:high], window.done, side="right")
+    # np.insert does the same at ten times the cost.
     return (
-        np.insert(start, at, window.start),
-        np.insert(done, at, window.done),
-        np.insert(seconds, at, work),
+        np.concatenate((start[:at], (window.start,), start[at:])),
+        np.concatenate((done[:at], (window.done,), done[at:])),
+        np.concatenate((seconds[:at], (work,), seconds[at:])),
     )
 
 
@@ -218,14 +219,15 @@ class _Case:
         where = f"in fast memory from {self._name(stay.start)} to {self._name(stay.end - 1)}"
         if saved > _ROUNDING * replay.total:
             return (
-                f"the search did not find a place: {where}, at offset {stay.offset:,}, it would"
+                f"the search did not find a place: {where} at offset {stay.offset:,} it would"
                 f" save {_us(saved)}"
             )
         work = float(problem.copy_seconds[self.row] * self._executions(loop))
         if copy_in is not None and reach < work:
             return (
-                f"the copy would stall: the idle bandwidth in reach before {self._name(low)} is"
-                f" {_us(reach)} of the {_us(work)} that it needs ({stop})"
+                f"the copy would stall: it needs {_us(work)} of idle bandwidth before"
+                f" {self._name(low)} and {_us(reach)} are in reach (not earlier:"
+                f" {stop})"
             )
         if saved < -_ROUNDING * replay.total:
             return f"no gain: {where} it would cost {_us(-saved)} more than it saves"
@@ -264,9 +266,9 @@ class _Case:
                 if replay.find_offset(step, high, self.need) >= 0:
                     return step, None, 0.0, ""
                 break
-        stops = [(0, "the program starts there"), (before, "an earlier stay ends there")]
+        stops = [(0, "the program starts"), (before, "its last stay ends")]
         if loop >= 0:
-            stops.append((self._level_start(loop), "an iteration of its loop starts there"))
+            stops.append((self._level_start(loop), "an iteration of the loop starts"))
         first, last = problem.first_access[self.row : self.row + 2]
         steps = problem.access_step[first:last][problem.access_writes[first:last]]
         written = steps[steps < low]
@@ -289,7 +291,7 @@ class _Case:
             self.need,
         )
         if roomy > bound:
-            bound, stop = roomy, f"no room for it during {self._name(roomy - 1)}"
+            bound, stop = roomy, f"no room during {self._name(roomy - 1)}"
         work = float(problem.copy_seconds[self.row] * self._executions(loop))
         reach = 0.0
         start = low
@@ -373,7 +375,11 @@ class _Case:
             f" ({int(self.problem.size[stay.buffer]):,})"
             for stay in (replay.stays[k] for k in largest)
         )
-        holders = f"the largest there: {names}" if names else "the instruction reserves the rest"
+        holders = (
+            f"the largest there: {names}"
+            if names
+            else "the instruction reserves the rest for itself"
+        )
         return (
             f"no room: during {self._name(step)} only {max(free, 0):,} of its {self.need:,} bytes"
             f" are free; {holders}"

@@ -430,7 +430,7 @@ def _mismatch(data: object, schema: Any, where: str) -> str | None:
         return None if None in wrong else wrong[0]
     if isinstance(schema, dict):
         if not isinstance(data, dict):
-            return f"{where or 'the file'} is {_short(data)}, expected an object"
+            return f"field '{where}' is {_short(data)}, expected an object"
         for key, inner in schema.items():
             inside = f"{where}.{key}" if where else key
             if key not in data:
