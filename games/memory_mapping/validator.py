@@ -536,8 +536,9 @@ def _stale_reads(line: _Line, buffer: _Buffer, stays: Sequence[_Stay]) -> Iterat
     One pass along the line. It stands for every iteration of a loop, because rule 6 wants slow
     memory as valid at the end of the body as at its start.
     """
-    # At one position: copies are done, then bodies end and start, then copies start, then the
-    # step runs. The fourth entry is the loop, the stay or the access.
+    # At one position: copies of earlier stays are done, then bodies end and start, then stays
+    # start (where a whole copy-out may be done at once), then the step runs. The last entry is
+    # the access.
     events: list[tuple[int, int, str, int]] = []
     for index, loop in enumerate(line.loops):
         first, last = line.body(index)
@@ -549,22 +550,24 @@ def _stale_reads(line: _Line, buffer: _Buffer, stays: Sequence[_Stay]) -> Iterat
             events.append((first, 2, f"before the first iteration of {loop.label}", -1))
         if line.lives_before(buffer, index) or line.lives_after(buffer, index):
             events.append((last, 1, f"at the end of the body of {loop.label}", -1))
-    for number, stay in enumerate(stays):
+    for stay in stays:
+        start = line.place[stay.start]
         if stay.copy_in is not None:
-            events.append((line.place[stay.start], 3, f"copy-in at step {stay.start}", number))
+            events.append((start, 3, f"copy-in at step {stay.start}", -1))
         if stay.copy_out is not None:
-            events.append((line.place[stay.copy_out[1]], 0, "copy-out", number))
-    events += [(access.step, 4, "", number) for number, access in enumerate(buffer.accesses)]
+            done = line.place[stay.copy_out[1]]
+            events.append((done, 0 if start < done else 4, "copy-out", -1))
+    events += [(access.step, 5, "", number) for number, access in enumerate(buffer.accesses)]
     if buffer.live_out:
-        events.append((len(line.steps), 5, "the result of the program", -1))
+        events.append((len(line.steps), 6, "the result of the program", -1))
 
     # Data that no access defines, an allocated buffer for example, is there from the start.
     valid = buffer.initial or not buffer.accesses or not buffer.accesses[0].defines
     writer = "nothing has written it yet"
     for _, order, who, number in sorted(events):
-        if order == 0:
+        if order in (0, 4):
             valid = True
-        elif order == 4:
+        elif order == 5:
             access = buffer.accesses[number]
             if any(stay.ready <= access.step < stay.end for stay in stays):
                 if access.writes:

@@ -261,11 +261,12 @@ def _broken_of_buffer(
     valid = bool(problem.initial[v])
     valid_at = []
     for p in range(steps + 1):
-        if any(s.copy_out is not None and s.copy_out.done == p for s in stays):
-            valid = True
+        copied_out = [s for s in stays if s.copy_out is not None and s.copy_out.done == p]
+        valid |= any(s.start < p for s in copied_out)
         valid_at.append(valid)
         if any(s.copy_in is not None and s.copy_in.start == p for s in stays) and not valid:
             errors.append(f"5: copy-in of buffer {v} at {p} reads rubbish")
+        valid |= bool(copied_out)  # after the copy-in of the same stay, if they share a position
         if p == steps:
             break
         if p in access:

@@ -129,6 +129,7 @@ def random_program(rng: np.random.Generator) -> Program:
     """Straight-line code with up to three loops, nested at random, and a dozen alias classes."""
     make = ProgramBuilder()
     count = int(rng.integers(6, 40))
+    most_flops = int(rng.choice([50, 300, 2000]))  # the less, the longer copies queue
     spans: list[tuple[int, int]] = []
     for _ in range(int(rng.integers(0, 4))):
         start = int(rng.integers(1, count - 2))
@@ -147,12 +148,12 @@ def random_program(rng: np.random.Generator) -> Program:
         costs = rng.random() < 0.7
         make.step(
             f"op.{t}",
-            flops=float(rng.integers(0, 2000)) if costs else 0.0,
+            flops=float(rng.integers(0, most_flops)) if costs else 0.0,
             scoped=int(rng.integers(0, 6 * UNIT)) if rng.random() < 0.2 else 0,
             other=int(rng.integers(0, 50)) if rng.random() < 0.2 else 0,
             loop=around[-1] if around else -1,
         )
-    for _ in range(int(rng.integers(1, 14))):
+    for _ in range(int(rng.integers(1, 20))):
         home = int(rng.integers(-1, len(make.loops)))
         first, last = _body(make.loops, home, count)
         level = [t for t in range(first, last) if make.steps[t].loop == home]
@@ -309,7 +310,7 @@ class _Stays:
             copy_out = None
             unread = home and k + 1 == len(items) and not problem.live_out[self.buffer]
             if (written and not (unread and rng.random() < 0.7)) or rng.random() < 0.1:
-                after = max(written, default=items[i][0])
+                after = max(written, default=items[i][1])
                 copy_out = self.window([p for p in positions if after <= p <= end])
             if crosses and (start, end) == (first, last):
                 # That would be a stay of the level outside.
