@@ -169,7 +169,7 @@ def _scene(
     for stay in sorted(mapping.intervals, key=lambda stay: (stay.start, stay.offset)):
         out = stay.copy_out
         x1 = arrive[stay.end] if out is None else max(arrive[stay.end], begin[out.done])
-        x0 = begin[stay.start] if stay.copy_in is None else arrive[stay.start]
+        x0 = (arrive if _fills_in_stall(stay) else begin)[stay.start]
         boxes.append(
             _Box(
                 stay=stay,
@@ -208,16 +208,19 @@ def _scene(
 
 
 def _used_in_stall(problem: MemoryMappingProblem, mapping: Mapping) -> Ints:
-    """i64[T + 1]: bytes in use while the program waits before each step.
-
-    What a copy fills or empties at that point counts; what the step itself produces does not.
-    """
+    """i64[T + 1]: bytes in use while the program waits before each step."""
     change = np.zeros(problem.num_steps + 3, dtype=np.int64)
     for stay in mapping.intervals:
         empties = stay.copy_out is not None and stay.copy_out.done == stay.end
-        change[stay.start + (stay.copy_in is None)] += problem.size[stay.buffer]
+        change[stay.start + (not _fills_in_stall(stay))] += problem.size[stay.buffer]
         change[stay.end + empties] -= problem.size[stay.buffer]
-    return np.cumsum(change)[: problem.num_steps + 1]
+    # Where one stall empties a place and fills it anew, the place counts once.
+    return np.minimum(np.cumsum(change)[: problem.num_steps + 1], problem.capacity)
+
+
+def _fills_in_stall(stay: FastInterval) -> bool:
+    """Whether the program waits before the stay's first step for its whole copy-in."""
+    return stay.copy_in is not None and stay.ready == stay.start
 
 
 def _kind(problem: MemoryMappingProblem, buffer: int) -> str:
@@ -420,14 +423,14 @@ def _page_data(scene: _Scene, program: Program) -> dict[str, Any]:
         "capacity": problem.capacity,
         "colors": COLORS,
         "reserved": scene.reserved,
-        "arrive": scene.arrive.tolist(),
-        "begin": scene.begin.tolist(),
+        "arrive": _nine_digits(scene.arrive),
+        "begin": _nine_digits(scene.begin),
         "used": scene.used.tolist(),
         "used_in_stall": scene.used_in_stall.tolist(),
         "limit": problem.limit.tolist(),
         "memory_bound": scene.memory_bound.tolist(),
         "steps": [step.name for step in steps],
-        "queues": [line.tolist() for line in scene.queues],
+        "queues": [_nine_digits(line) for line in scene.queues],
         "loops": scene.loops,
         "boxes": [
             {
@@ -452,6 +455,11 @@ def _page_data(scene: _Scene, program: Program) -> dict[str, Any]:
             for box in scene.boxes
         ],
     }
+
+
+def _nine_digits(values: Floats) -> list[float]:
+    """Enough for a picture, and half as long in JSON."""
+    return [float(f"{value:.9g}") for value in values]
 
 
 def _scale(largest: float, units: tuple[tuple[float, str], ...]) -> tuple[float, str]:
