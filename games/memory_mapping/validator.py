@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _SCHEMA = "compiler-rl/memory-mapping/1"
 _TOLERANCE = 1e-6  # relative, of stated seconds
-_LARGEST = 2**62  # of any integer in a file, so that sums stay within 64 bits
+_SMALLEST_RATE = 1e-6  # of a chip figure, so that seconds stay finite
+_LARGEST = 2**60  # of any integer in a file, so that sums stay within 64 bits
 
 
 def validate(problem: MemoryMappingProblem, mapping: Mapping) -> list[str]:
@@ -418,7 +419,8 @@ def _wrong_windows(line: _Line, stay: _Stay) -> Iterator[str]:
         if not stay.start <= start <= done <= stay.end:
             yield f"{line.stay(stay)} has its {kind} in [{start}, {done}), not within the stay"
     if stay.copy_in is not None and stay.copy_in[0] != stay.start:
-        yield f"{line.stay(stay)} does not start with its copy-in, which starts at step" + (
+        yield (
+            f"{line.stay(stay)} does not start with its copy-in, which starts at step"
             f" {stay.copy_in[0]}"
         )
 
@@ -607,27 +609,32 @@ def _seconds(line: _Line, stays: Iterable[_Stay]) -> float:
             else:
                 slow[access.step] += access.slow
 
-    # (first step after the start, step that waits for it, buffer, seconds of work), either way.
-    waiting: list[list[tuple[int, int, int, float]]] = [[], []]
+    # (place of the start, place of the wait, buffer, seconds of work) of each copy, either way.
+    copies: list[list[tuple[int, int, int, float]]] = [[], []]
     for stay in stays:
         runs = max((line.loops[loop].executions for loop in _innermost(line, stay)), default=1.0)
         work = runs * line.buffers[stay.buffer].size / line.slow_bandwidth
         for kind, (start, done) in stay.copies:
-            waiting[kind == "copy-out"].append(
+            copies[kind == "copy-out"].append(
                 (line.place[start], line.place[done], stay.buffer, work)
             )
-    arrivals = [deque(sorted(copies)) for copies in waiting]
-    queues: list[deque[list[float]]] = [deque(), deque()]  # entries [step that waits, work left]
+    arrivals: list[deque[tuple[int, int, float]]] = [deque(), deque()]  # (start, rank, work)
+    last_awaited: list[dict[int, int]] = [{}, {}]  # place of the wait -> highest rank
+    for way in range(2):
+        for rank, (start, done, _, work) in enumerate(sorted(copies[way])):
+            arrivals[way].append((start, rank, work))
+            last_awaited[way][done] = rank
+    queues: list[deque[list[float]]] = [deque(), deque()]  # entries [rank, work left]
     total = 0.0
     for step in range(count + 1):
         for arriving, queue in zip(arrivals, queues, strict=True):
             while arriving and arriving[0][0] <= step:
-                _, done, _, work = arriving.popleft()
-                queue.append([done, work])
-        for queue, other in (queues, queues[::-1]):
-            due = [n for n, (done, _) in enumerate(queue, 1) if step == count or done <= step]
-            keep = len(queue) - (due[-1] if due else 0)
-            while len(queue) > keep:
+                _, rank, work = arriving.popleft()
+                queue.append([rank, work])
+        for way in range(2):
+            queue, other = queues[way], queues[1 - way]
+            awaited = math.inf if step == count else last_awaited[way].get(step, -1)
+            while queue and queue[0][0] <= awaited:
                 total += _serve(queue, other, math.inf)
         if step < count:
             elapsed = max(float(line.compute[step]), slow[step] + fast[step])
@@ -653,10 +660,10 @@ def _serve(queue: deque[list[float]], other: deque[list[float]], limit: float) -
     share = 2.0 if other else 1.0
     work = min(queue[0][1], other[0][1] if other else math.inf, limit / share)
     for each in (queue, other):
-        if each:
+        if each and each[0][1] <= work:
+            each.popleft()
+        elif each:
             each[0][1] -= work
-            if each[0][1] <= 0.0:
-                each.popleft()
     return share * work
 
 
@@ -750,16 +757,12 @@ def _integer(node: object, key: str, low: int, high: int = _LARGEST) -> int:
     return number
 
 
-def _seconds_or_rate(node: object, key: str, positive: bool) -> float:
+def _number(node: object, key: str, low: float, high: float = 1e30) -> float:
     number = _child(node, key)
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or not 0 <= number <= 1e300
-        or (positive and number == 0)
-    ):
-        kind = "a positive number" if positive else "a number of seconds"
-        raise _MalformedError(f"'{key}' is {_short(number)}, expected {kind}")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
+        raise _MalformedError(
+            f"'{key}' is {_short(number)}, expected a number from {low:g} to {high:g}"
+        )
     return float(number)
 
 
@@ -778,21 +781,21 @@ def _read_header(data: object) -> _Header:
     for key in ("name", "source"):
         _text(program, key)
     chip = _child(data, "chip")
-    _seconds_or_rate(chip, "clock_hz", positive=True)
+    _number(chip, "clock_hz", _SMALLEST_RATE)
     _text(data, "unit", ["s"])
     _text(data, "method")
     return _Header(
         fingerprint=_text(program, "fingerprint"),
         chip=_short(_text(chip, "name")),
-        peak_flops=_seconds_or_rate(chip, "peak_flops", positive=True),
-        slow_bandwidth=_seconds_or_rate(chip, "slow_bandwidth", positive=True),
-        fast_bandwidth=_seconds_or_rate(chip, "fast_bandwidth", positive=True),
+        peak_flops=_number(chip, "peak_flops", _SMALLEST_RATE),
+        slow_bandwidth=_number(chip, "slow_bandwidth", _SMALLEST_RATE),
+        fast_bandwidth=_number(chip, "fast_bandwidth", _SMALLEST_RATE),
         fast_bytes=_integer(chip, "fast_bytes", 1),
         memory_space=_integer(chip, "memory_space", 1),
         alignment=_integer(chip, "alignment", 1),
         fast_memory=_integer(data, "fast_memory", 0),
-        objective=_seconds_or_rate(data, "objective", positive=False),
-        all_slow=_seconds_or_rate(data, "all_slow", positive=False),
+        objective=_number(data, "objective", 0.0),
+        all_slow=_number(data, "all_slow", 0.0),
         rows=_list(data, "values"),
     )
 
