@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from games.registry import game_of
+
 from compiler_rl.search import play
 from games.base import Baseline, Game, Result
-from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
 FIRST_ROUND = 0.4  # of the rest: local search from different elites, then all from the best

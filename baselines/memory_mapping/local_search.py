@@ -6,23 +6,28 @@ import contextlib
 import math
 import threading
 import time
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
 from baselines.memory_mapping import local_search_kernel as kernel
-from baselines.memory_mapping.placement import place
+from baselines.memory_mapping.placement import least_room, pack_under, place
 from games.base import Result
 from games.memory_mapping.problem import Ints, MemoryMappingProblem
 from games.memory_mapping.solution import FastInterval, Mapping, objective
 from hlo_frontend.program import CopyWindow
 
-# Shares of the whole budget: annealing from hot to cold, each time twice as slowly.
-CYCLES = (1 / 7, 2 / 7, 4 / 7)
+# Shares of the whole budget: one annealing from hot to cold each, the first a quick one.
+CYCLES = (1 / 7, 2 / 7, 2 / 7, 2 / 7)
+WARM = 0.1  # of the hot temperature: where the strict cycle starts
+# How much more room stays without offsets are offered, to learn how far they are from fitting.
+SHORTAGES = (1.005, 1.01, 1.02, 1.03, 1.05, 1.08, 1.12, 1.2)
+PACKINGS = 40  # tries for each
 SLICES = 64  # of a cycle: temperatures, and looks at the clock
 SLICE_SECONDS = 0.1
 FIRST_SLICE = 16  # moves
-COOLING = 1000.0  # hot / cold
+COOLING = 1e4  # hot / cold
 
 
 @dataclass
@@ -95,6 +100,7 @@ class Search:
         self.stop = stop
         self.moves = 0
         self.strict = False
+        self.crowded = False
         self.static = kernel.make_static(problem)
         self.seeds = np.random.default_rng(seed)
         slow = problem.fixed_slow + np.bincount(
@@ -107,25 +113,36 @@ class Search:
         self.order = np.argsort(-total / problem.size, kind="stable")
         share = gain / gain.sum() if gain.sum() > 0 else np.full(len(gain), 1 / len(gain))
         self.heavy = self.seeds.choice(len(gain), size=8192, p=share).astype(np.int64)
-        positive = gain[gain > 0]
-        self.hot = 0.3 * float(np.quantile(positive, 0.75)) if len(positive) else 1e-9
+        # The saving of a typical second of traffic: what a move that matters changes.
+        self.hot = float((gain**2).sum() / gain.sum()) if gain.sum() > 0 else 1e-9
 
     def run(self, best: Incumbent, moves: int | None) -> None:
-        """All cycles, each from the incumbent that the one before left."""
+        """All cycles, each from the incumbent that the one before left.
+
+        Where offsets were hard to find, the last one goes into every gap: strictly, and not so
+        hot that it would forget what it starts from.
+        """
+        search = self
         for index, share in enumerate(CYCLES):
+            hot = self.hot
+            if index == len(CYCLES) - 1 and self.crowded:
+                search, hot = self._strict_copy(), WARM * self.hot
             if moves is None:
                 left = self.deadline - time.perf_counter()
-                self._cycle(best, None, left * share / sum(CYCLES[index:]))
+                self.moves += search.cycle(best, hot, None, left * share / sum(CYCLES[index:]))
             else:
-                self._cycle(best, int(moves * share), math.inf)
+                self.moves += search.cycle(best, hot, int(moves * share), math.inf)
             if self._over():
                 break
 
     def _over(self) -> bool:
         return self.stop.is_set() or time.perf_counter() >= self.deadline
 
-    def _cycle(self, best: Incumbent, moves: int | None, seconds: float) -> None:
-        """One annealing from hot to cold, from the incumbent, for `moves` or else `seconds`."""
+    def cycle(self, best: Incumbent, hot: float, moves: int | None, seconds: float) -> int:
+        """One annealing from hot to cold, from the incumbent, for `moves` or else `seconds`.
+
+        Returns the number of moves made.
+        """
         wishes = self.wishes(best.mapping)
         state = self.load(wishes)
         value = float(state.total[0])
@@ -133,7 +150,7 @@ class Search:
         done, size, progress = 0, FIRST_SLICE, 0.0
         try:
             while progress < 1.0 and not self._over():
-                temperature = self.hot * COOLING**-progress
+                temperature = hot * COOLING**-progress
                 if moves is not None:
                     size = min(max(1, moves // SLICES), moves - done)
                 before = time.perf_counter()
@@ -147,8 +164,8 @@ class Search:
                     size = max(1, min(4 * size, int(size * aim / (now - before))))
         except KeyboardInterrupt:
             self.stop.set()
-        self.moves += done
         best.offer(self.problem, self._mapping(wishes))
+        return done
 
     def _mapping(self, wishes: Ints) -> Mapping:
         """The wishes as a mapping with offsets."""
@@ -158,9 +175,30 @@ class Search:
         mapping = place(self.problem, stays)
         if mapping is not None:
             return mapping
-        # No offsets for these stays: keep those that find a gap, and search with offsets.
-        self.strict = True
-        return self._mapping(wishes)
+        # No offsets for all of them. From now on the loose mode leaves as much room as was
+        # missing; from this state, keep the most profitable stays that find a gap.
+        self.crowded = True
+        limit = self.static.steps[kernel.LIMIT]
+        limit[:] = (limit / self._shortage(stays)).astype(np.int64)
+        return Mapping(tuple(stays_of(self.problem, self._strict_copy().load(wishes))))
+
+    def _shortage(self, stays: list[FastInterval]) -> float:
+        """By how much more room the stays would find offsets."""
+        buffer = np.array([stay.buffer for stay in stays])
+        start = np.array([stay.start for stay in stays])
+        end = np.array([stay.end for stay in stays])
+        size, room = self.problem.size[buffer], least_room(self.problem.limit, start, end)
+        for more in SHORTAGES[:-1]:
+            if pack_under(start, end, size, (room * more).astype(np.int64), PACKINGS, 0)[0]:
+                return more
+        return SHORTAGES[-1]
+
+    def _strict_copy(self) -> Search:
+        """The same search in strict mode, where the limits are the problem's own."""
+        twin = copy(self)
+        twin.strict = True
+        twin.static = kernel.make_static(self.problem)
+        return twin
 
     def load(self, wishes: Ints) -> kernel.State:
         """The state of these wishes; in strict mode the best stays find their offset first."""
@@ -177,12 +215,14 @@ class Search:
         moves: int,
         temperature: float,
     ) -> float:
+        """Moves at one temperature; `wishes` and the returned objective are the best so far."""
         seed = int(self.seeds.integers(2**31))
         return float(
             kernel.anneal(self.static, state, self.heavy, wishes, value, moves, temperature, seed)
         )
 
     def wishes(self, mapping: Mapping) -> Ints:
+        """i64[NUM_WISHES, A]: the mapping's stays as the kernel wants them."""
         wishes = np.full((kernel.NUM_WISHES, self.problem.num_accesses), kernel.NONE)
         wishes[[kernel.IN_FAST, kernel.JOIN]] = 0
         for stay in mapping.intervals:

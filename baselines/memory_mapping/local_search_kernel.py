@@ -44,7 +44,7 @@ IN_START, READY = 7, 8  # copy-in window; IN_START is NONE if produced in fast m
 OUT_START, OUT_DONE = 9, 10  # copy-out window, NONE if never copied out
 BEGIN, END = 11, 12  # steps that the stay occupies
 OFFSET = 13  # in strict mode; NONE where no gap was found
-ACTIVE, WHERE = 14, 15  # first accesses of all stays in no order; the place of each there
+ACTIVE, WHERE = 14, 15  # first accesses of all stays, by offset in strict mode; their places
 NEXT_START, NEXT_DONE = 16, 18  # two rows each, one for each queue: linked lists
 NUM_ACCESS_ROWS = 20
 # Rows of State.points, f64[10, T + 2].
@@ -332,15 +332,9 @@ def _collect(p: Static, s: State, key: int) -> int:
             and s.access[OFFSET, other] != NONE
         ):
             bottom = s.access[OFFSET, other]
-            at = count
-            while at > 0 and s.gaps[0, at - 1] > bottom:
-                s.gaps[0, at] = s.gaps[0, at - 1]
-                s.gaps[1, at] = s.gaps[1, at - 1]
-                s.gaps[2, at] = s.gaps[2, at - 1]
-                at -= 1
-            s.gaps[0, at] = bottom
-            s.gaps[2, at] = other
-            s.gaps[1, at] = bottom + p.buffers[SIZE, p.access[BUFFER, other]]
+            s.gaps[0, count] = bottom
+            s.gaps[1, count] = bottom + p.buffers[SIZE, p.access[BUFFER, other]]
+            s.gaps[2, count] = other
             count += 1
     return count
 
@@ -369,6 +363,34 @@ def _find_gap(p: Static, s: State, key: int) -> int:
 
 
 @numba.njit(cache=True)
+def _enlist(s: State, key: int) -> None:
+    """Adds a stay to the active ones."""
+    at = s.tally[STAYS]
+    if s.tally[STRICT]:
+        while at > 0 and s.access[OFFSET, s.access[ACTIVE, at - 1]] > s.access[OFFSET, key]:
+            s.access[ACTIVE, at] = s.access[ACTIVE, at - 1]
+            s.access[WHERE, s.access[ACTIVE, at]] = at
+            at -= 1
+    s.access[ACTIVE, at] = key
+    s.access[WHERE, key] = at
+    s.tally[STAYS] += 1
+
+
+@numba.njit(cache=True)
+def _delist(s: State, key: int) -> None:
+    """Takes a stay from the active ones."""
+    s.tally[STAYS] -= 1
+    at, last = s.access[WHERE, key], s.tally[STAYS]
+    if s.tally[STRICT]:
+        for place in range(at, last):
+            s.access[ACTIVE, place] = s.access[ACTIVE, place + 1]
+            s.access[WHERE, s.access[ACTIVE, place]] = place
+    else:
+        s.access[ACTIVE, at] = s.access[ACTIVE, last]
+        s.access[WHERE, s.access[ACTIVE, at]] = at
+
+
+@numba.njit(cache=True)
 def _apply(p: Static, s: State, key: int, add: bool) -> None:
     """Enters a derived stay into load, traffic and queues, or takes it out."""
     buffer = p.access[BUFFER, key]
@@ -392,14 +414,9 @@ def _apply(p: Static, s: State, key: int, add: bool) -> None:
         _link(p, s, 1, key, s.access[OUT_START, key], s.access[OUT_DONE, key], add)
     if add:
         s.access[OFFSET, key] = _find_gap(p, s, key) if s.tally[STRICT] else NONE
-        s.access[WHERE, key] = s.tally[STAYS]
-        s.access[ACTIVE, s.tally[STAYS]] = key
-        s.tally[STAYS] += 1
+        _enlist(s, key)
     else:
-        s.tally[STAYS] -= 1
-        moved = s.access[ACTIVE, s.tally[STAYS]]
-        s.access[ACTIVE, s.access[WHERE, key]] = moved
-        s.access[WHERE, moved] = s.access[WHERE, key]
+        _delist(s, key)
         s.access[LAST, key] = NONE
 
 
@@ -659,27 +676,32 @@ def load_wishes(p: Static, s: State, order: Ints) -> bool:
 
 @numba.njit(cache=True)
 def _start_for(p: Static, s: State, buffer: int, ready: int, scale: float) -> int:
-    """The latest start of a copy-in that finds `scale` times its work in spare bandwidth."""
+    """The latest start of a copy-in that finds `scale` times its work in spare bandwidth.
+
+    It looks back over a random number of steps at most: where bandwidth is short, a stay that
+    waits long for its data is in everybody's way.
+    """
     need = scale * p.work[buffer]
     point = ready
-    while point > 0 and need > 0.0:
+    earliest = max(0, ready - (1 << np.random.randint(2, 10)))
+    while point > earliest and need > 0.0:
         point -= 1
         need -= s.points[SPARE, point]
-        if ready - point > 4096:
-            break
     return point
 
 
 @numba.njit(cache=True)
 def _done_for(p: Static, s: State, buffer: int, start: int, scale: float) -> int:
-    """The earliest end of a copy-out that finds `scale` times its work in spare bandwidth."""
+    """The earliest end of a copy-out that finds `scale` times its work in spare bandwidth.
+
+    It looks ahead over a random number of steps at most, as `_start_for` looks back.
+    """
     need = scale * p.work[buffer]
     point = start
-    while point < len(p.compute) and need > 0.0:
+    latest = min(len(p.compute), start + (1 << np.random.randint(2, 10)))
+    while point < latest and need > 0.0:
         need -= s.points[SPARE, point]
         point += 1
-        if point - start > 4096:
-            break
     return point
 
 
@@ -899,7 +921,9 @@ def _make_gap(p: Static, s: State, key: int) -> bool:
             best = offset
     if best == NONE:
         return False
+    _delist(s, key)
     s.access[OFFSET, key] = best
+    _enlist(s, key)
     # A stay that gives way may be in the way again with what is left of it.
     for _ in range(2 * MAX_CHANGED):
         victim = NONE

@@ -152,24 +152,16 @@ def from_json(problem: MemoryMappingProblem, program: Program, data: Json) -> Ma
     return Mapping(tuple(in_problem_steps(problem, stay) for stay in stays))
 
 
-def write(
-    path: Path,
-    program: Program,
-    problem: MemoryMappingProblem,
-    chip: Chip,
-    mapping: Mapping,
-    *,
-    method: str,
-) -> None:
-    """Writes `to_json` to `path`, one value a line, whole or not at all.
+def write(path: Path, data: Json) -> None:
+    """Writes what `to_json` returned, and what was added to it, one value a line.
 
     Raises:
-        InputError: as `to_json`, or the file cannot be written.
+        InputError: the file cannot be written; what was there before is still there.
     """
-    data = to_json(program, problem, chip, mapping, method=method)
-    rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in data.pop("values"))
-    head = json.dumps(data, indent=2, allow_nan=False).removesuffix("\n}")
-    replace_file(path, f'{head},\n  "values": [\n{rows}\n  ]\n}}\n'.encode())
+    rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in data["values"])
+    head = {key: value for key, value in data.items() if key != "values"}
+    text = json.dumps(head, indent=2, allow_nan=False).removesuffix("\n}")
+    replace_file(path, f'{text},\n  "values": [\n{rows}\n  ]\n}}\n'.encode())
 
 
 def read(path: Path) -> Json:

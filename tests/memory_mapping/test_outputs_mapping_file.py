@@ -156,7 +156,7 @@ def test_a_file_reads_back_as_written(tmp_path: Path) -> None:
     program, problem, mapping = small()
     path = tmp_path / "mapping.json"
     path.write_text("old")
-    write(path, program, problem, CHIP, mapping, method="by hand")
+    write(path, to_json(program, problem, CHIP, mapping, method="by hand"))
     data = read(path)
     assert data == to_json(program, problem, CHIP, mapping, method="by hand")
     assert from_json(problem, program, data) == mapping
@@ -283,4 +283,6 @@ def test_what_is_no_mapping_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_an_input_error(tmp_path: Path) -> None:
     program, problem, mapping = small()
     with pytest.raises(InputError, match="cannot be written"):
-        write(tmp_path / "no" / "f.json", program, problem, CHIP, mapping, method="by hand")
+        write(
+            tmp_path / "no" / "f.json", to_json(program, problem, CHIP, mapping, method="by hand")
+        )

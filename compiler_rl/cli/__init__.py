@@ -1,0 +1,36 @@
+"""The command line, `compiler-rl`: the outermost layer, which nothing imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Compile-time search needs no accelerator, and JAX without one says so at length.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import typer
+from rich.console import Console
+
+from compiler_rl.cli import memory_mapping, offset_allocation
+from hlo_frontend.errors import InputError
+
+app = typer.Typer(
+    help="Compiler and scheduling decisions made by search that learns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+memory_mapping.register(app)
+offset_allocation.register(app)
+
+
+def main() -> None:
+    """Entry point: bad input ends in one line on standard error and exit status 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted before there was anything to return")
+        sys.exit(130)

@@ -1,0 +1,104 @@
+"""What the commands share: sizes in words, progress, the table of methods."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from games.base import Result
+from hlo_frontend.errors import InputError
+
+console = Console()
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B?|B)?", re.IGNORECASE)
+_SCALE = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of `16MiB`, `16M`, `1048576`, ...; the units are powers of two.
+
+    Raises:
+        InputError: not such a text, or nothing at all.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    size = 0 if match is None else int(float(match[1]) * _SCALE[(match[2] or "")[:1].upper()])
+    if size <= 0:
+        raise InputError(f"{option} {text}: expected a size such as 16MiB or 1048576")
+    return size
+
+
+def require_positive(value: float, option: str) -> None:
+    """Raises InputError unless the number is positive."""
+    if not value > 0:
+        raise InputError(f"{option} {value:g}: expected a positive number")
+
+
+def require_folder(path: Path | None, option: str) -> None:
+    """Raises InputError if a file could not be written there: better now than after the search."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+
+
+class Progress:
+    """One line that says what runs and what is best so far; plain lines where there is no terminal.
+
+    `report` is called with each method's result as it ends.
+    """
+
+    def __init__(self, status: Status, scale: float, unit: str) -> None:
+        self._status = status
+        self._scale = scale
+        self._unit = unit
+        self._started = time.perf_counter()
+        self._best: float | None = None
+
+    def report(self, result: Result[Any]) -> None:
+        """Says what a method found."""
+        better = self._best is None or result.objective < self._best
+        if better:
+            self._best = result.objective
+        line = (
+            f"{time.perf_counter() - self._started:6.1f} s  {result.method:<12}"
+            f" {result.objective * self._scale:,.1f} {self._unit}{'  (best)' if better else ''}"
+        )
+        if console.is_terminal:
+            self._status.update(line.strip())
+        else:
+            console.print(line, highlight=False)
+
+
+@contextmanager
+def progress(what: str, scale: float, unit: str) -> Iterator[Progress]:
+    """Shows `what` is going on until the block ends."""
+    with console.status(what) as status:
+        yield Progress(status, scale, unit)
+
+
+def methods_table(
+    rows: Mapping[str, Mapping[str, Any]], reference: float, scale: float, unit: str
+) -> Table:
+    """A row for each method: objective, saving against `reference`, seconds, bound, proof."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("method", unit, "saving", "seconds", f"bound, {unit}", "proved"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for name, row in rows.items():
+        if row.get("objective") is None:
+            table.add_row(name, "-", "-", "-", "-", row["note"])
+            continue
+        bound = row.get("bound")
+        table.add_row(
+            name,
+            f"{row['objective'] * scale:,.2f}",
+            f"{1 - row['objective'] / reference:.2%}",
+            f"{row['wall_s']:.2f}",
+            "" if bound is None else f"{bound * scale:,.2f}",
+            "yes" if row.get("proved") else "",
+        )
+    return table

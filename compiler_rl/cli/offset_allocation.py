@@ -1,0 +1,45 @@
+"""`compiler-rl allocate`: offsets for buffers with fixed lifetimes (the MiniMalloc problem)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from games.offset_allocation.problem import from_csv
+from games.offset_allocation.solution import write_csv
+from games.offset_allocation.validator import validate
+
+from baselines.offset_allocation import allocate as allocate_buffers
+from compiler_rl.cli.common import console, parse_size, require_folder, require_positive
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the game's commands."""
+    app.command()(allocate)
+
+
+def allocate(
+    file: Annotated[Path, typer.Argument(help="CSV with the columns id,lower,upper,size.")],
+    capacity: Annotated[str, typer.Option(help="Bytes of memory, for example 1048576 or 1MiB.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: the input's columns and offset.")],
+    time_limit: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+) -> None:
+    """Finds offsets so that buffers that live at the same time share no byte."""
+    require_positive(time_limit, "--time-limit")
+    require_folder(out, "--out")
+    problem = from_csv(file, parse_size(capacity, "--capacity"))
+    with console.status("searching"):
+        result = allocate_buffers(problem, time_limit=time_limit, seed=seed)
+    faults = validate(problem, result.solution)
+    write_csv(problem, result.solution, out)
+    fits = result.objective <= problem.capacity and not faults
+    console.print(
+        f"{file.name}: {len(problem.ids)} buffers need {int(result.objective):,} of"
+        f" {problem.capacity:,} bytes ({result.method}, {result.wall_s:.2f} s);"
+        f" {'they fit' if fits else 'they do not fit'}",
+        highlight=False,
+    )
+    if not fits:
+        raise typer.Exit(1)
