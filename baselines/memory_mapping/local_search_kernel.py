@@ -117,7 +117,8 @@ def make_static(problem: MemoryMappingProblem) -> Static:
             [
                 problem.first_access,
                 np.append(problem.size, 0),
-                np.append(problem.initial, 0),
+                # What nothing defines (memory that is only allocated) is there from the start.
+                np.append(problem.initial | ~problem.access_defines[problem.first_access[:-1]], 0),
                 np.append(problem.live_out, 0),
             ]
         ).astype(np.int64),

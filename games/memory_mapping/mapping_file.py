@@ -203,7 +203,8 @@ def in_program_steps(problem: MemoryMappingProblem, interval: FastInterval) -> F
     if interval.copy_out is not None:
         begin, done = interval.copy_out.start, interval.copy_out.done
         # What is copied out has been written, or else copied in, before.
-        copy_out = CopyWindow(max(int(step[begin - 1]) + 1, ready), int(step[done - 1]) + 1)
+        left = max(int(step[begin - 1]) + 1, ready)
+        copy_out = CopyWindow(left, max(int(step[done - 1]) + 1, left))
     buffer = int(problem.program_buffer[interval.buffer])
     return FastInterval(buffer, start, end, interval.offset, copy_in, copy_out)
 

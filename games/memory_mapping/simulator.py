@@ -1,4 +1,4 @@
-"""Modelled seconds of a mapping: XLA's `RuntimeSimulator`, exactly, in one native pass.
+"""Modelled seconds of a mapping, after XLA's `RuntimeSimulator`, in one native pass.
 
 Rules (xla/service/memory_space_assignment/simulator.cc): copies wait in two first-in first-out
 queues, slow->fast and fast->slow. They drain in the idle time of the slow memory, at its full
@@ -7,7 +7,8 @@ be done, the program stalls until that copy has drained. What is still in the qu
 last step is drained at the end: the program is over when its results are in slow memory.
 
 The amount of work is weighted like everything else (`problem.py`): a copy inside a loop body is
-as much work as all its executions. Copies that start before the same step enter their queue in
+as much work as all its executions. (XLA drains the idle time of one iteration and multiplies only
+elapsed time, and leaves out the wait at the end.) Copies that start before the same step enter their queue in
 the order in which they must be done, then by buffer.
 """
 

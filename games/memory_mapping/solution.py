@@ -7,13 +7,14 @@ The rules that a legal mapping keeps (the validator checks each on its own):
 2. A stay without a copy-in starts at a step that defines the buffer; nothing older is needed.
 3. A copy-in runs during [start, done) and the stay starts with it. The buffer is valid in slow
    memory at `start` and nothing writes it before `done`. Reads before `done` are from slow memory.
-4. A copy-out runs during [start, done) within the stay, after the stay's last write. From `done`
-   on the buffer is valid in slow memory too.
+4. A copy-out runs during [start, done) within the stay, after the stay's last write and after its
+   copy-in is done. From `done` on the buffer is valid in slow memory too.
 5. Whoever reads slow memory (an access left there, a copy-in, a live-out at the end) finds it
    valid; a write in fast memory makes it invalid until a copy-out is done.
 6. Loops: a stay lies inside one iteration of a loop body, or covers the whole body, or is outside
-   of it; its copies belong to the same loop level. For a buffer that lives across a loop's border
-   and is not in fast memory there, slow memory is valid at both ends of the body.
+   of it; its copies belong to the same loop level. A buffer that a loop accesses and that lives
+   across its border, but not in fast memory there, is valid in slow memory: at the start of the
+   body if it lives before the loop, at the end of the body in any case.
 """
 
 from __future__ import annotations
