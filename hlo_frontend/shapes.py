@@ -46,7 +46,6 @@ _ELEMENT_TYPES: Final[dict[int, tuple[str, int]]] = {
 _TUPLE: Final = 13
 _NO_DATA: Final[dict[int, str]] = {14: "opaque", 17: "token"}
 _BUFFER: Final = 34
-_COMBINE: Final = -(1 << 63)  # Tile::kCombineDimension: merge with the next more minor dimension
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Shape:
         dims: array dimensions; upper bounds where dynamic.
         dynamic: per dimension, whether `dims` is only an upper bound.
         minor_to_major: layout, None where the shape has none.
-        tiles: tilings, applied one after the other; `_COMBINE` is `*` in HLO text.
+        tiles: tilings, applied one after the other.
         element_bits: bits of storage of one element.
         explicit_bits: E(n) of the layout, 0 if it has none.
         memory_space: S(n) of the layout.
@@ -149,7 +148,9 @@ class Shape:
         text = f"{self.dtype}[{dims}]"
         if self.minor_to_major is None:
             return text
-        attributes = _tiles_text(self.tiles)
+        attributes = "".join(f"({','.join(map(str, tile))})" for tile in self.tiles)
+        if attributes:
+            attributes = "T" + attributes
         if self.tail_alignment != 1:
             attributes += f"L({self.tail_alignment})"
         if self.explicit_bits:
@@ -164,34 +165,18 @@ class Shape:
         return f"{text}{{{order}{':' + attributes if attributes else ''}}}"
 
 
-def _tiles_text(tiles: tuple[tuple[int, ...], ...]) -> str:
-    groups = (",".join("*" if d == _COMBINE else str(d) for d in tile) for tile in tiles)
-    text = "".join(f"({group})" for group in groups)
-    return f"T{text}" if text else ""
-
-
 def _tiled(dims: list[int], tiles: tuple[tuple[int, ...], ...]) -> list[int]:
     """Physical dimensions, major to minor, after the tiles one by one.
 
     See https://openxla.org/xla/tiled_layout. A tile applies to the most minor dimensions; where it
-    has more than there are, the array is seen with leading dimensions of 1.
+    has more than there are, the array is seen with leading dimensions of 1. (Tiles that combine
+    dimensions, `T(*,128)`, do not get here: XLA does not read them back from its own protos.)
     """
     for tile in tiles:
         padded = [1] * (len(tile) - len(dims)) + dims
         outer, inner = padded[: len(padded) - len(tile)], padded[len(padded) - len(tile) :]
-        combined: list[tuple[int, int]] = []
-        carried = 1
-        for dim, extent in zip(inner, tile, strict=True):
-            if extent == _COMBINE:
-                carried *= dim
-            else:
-                combined.append((dim * carried, extent))
-                carried = 1
-        dims = [
-            *outer,
-            *(math.ceil(dim / extent) for dim, extent in combined),
-            *(extent for _, extent in combined),
-        ]
+        counts = (math.ceil(dim / extent) for dim, extent in zip(inner, tile, strict=True))
+        dims = [*outer, *counts, *tile]
     return dims
 
 
