@@ -38,7 +38,6 @@ def build(proto: bytes, source: str) -> Program:
 
 def _build(proto: bytes, source: str) -> Program:
     module = decode(proto, source)
-    text = xla_parser.proto_to_text(proto, metadata=False)
     if not module.scheduled:
         module = schedule(module)
     placed = flatten(module)
@@ -51,7 +50,7 @@ def _build(proto: bytes, source: str) -> Program:
     return Program(
         name=module.name,
         source=source,
-        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+        fingerprint=_fingerprint(proto),
         scheduled=module.scheduled,
         steps=tuple(table.steps()),
         values=table.values,
@@ -62,6 +61,13 @@ def _build(proto: bytes, source: str) -> Program:
         ),
         assignment=stays(module, placed, analyze(placed), moves, stripped, buffer_of),
     )
+
+
+def _fingerprint(proto: bytes) -> str:
+    """Digest of the text without metadata; its computations sorted, as XLA keeps no fixed order."""
+    header, *computations = xla_parser.proto_to_text(proto, metadata=False).split("\n\n")
+    text = "\n".join([header.strip(), *sorted(block.strip() for block in computations)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class _Tables:
