@@ -8,14 +8,15 @@ A game is one folder under `games/` of the same few files:
 - `validator.py`: an independent numpy checker that shares no code with the rules;
 - `picture.py`: the solution as people want to see it.
 
-Its solvers are in `baselines/<game>/`, whose `__init__` lists them in `BASELINES`.
+Its solvers are in `baselines/<game>/`, whose `__init__` names them: `HEURISTICS` (fast, always run
+first), `IMPROVE` (local search, which also takes `start`, `moves` and `stop`) and `EXACT`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 SolutionT = TypeVar("SolutionT")
 
@@ -45,8 +46,22 @@ class Result(Generic[SolutionT]):
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-# (problem, time_limit seconds, seed) -> Result: the same for greedy, annealing, CP-SAT, the agent.
+# (problem, *, time_limit seconds, seed) -> Result: the same for greedy, annealing, CP-SAT, the agent.
 Baseline = Callable[..., "Result[Any]"]
+
+
+class Exact(NamedTuple):
+    """A game's exact solver.
+
+    Attributes:
+        name: in tables.
+        solve: its Result has a bound, and is proved if it is within `tolerance` of it.
+        tolerance: relative gap that counts as none.
+    """
+
+    name: str
+    solve: Baseline
+    tolerance: float
 
 
 class Game(Protocol):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from baselines.memory_mapping.all_slow import all_slow
+from baselines.memory_mapping.local_search import local_search
 from baselines.memory_mapping.msa import msa
 from games.base import Baseline
 
-BASELINES: dict[str, Baseline] = {"all_slow": all_slow, "msa": msa}
+HEURISTICS: dict[str, Baseline] = {"all_slow": all_slow, "msa": msa}
+IMPROVE: Baseline = local_search
