@@ -57,6 +57,19 @@ def libtpu_version() -> str:
     return metadata.version("libtpu")
 
 
+def quiet() -> None:
+    """Keeps libtpu from writing logs, lock files and warnings; what the user has set stays.
+
+    JAX loads libtpu with any backend, where it is installed: this has to come before the first.
+    """
+    settings = dict(_QUIET)
+    # JAX looks for TPU chips when it is imported, and sets this where it finds none.
+    if os.environ.get("TPU_SKIP_MDS_QUERY"):
+        settings |= _NO_TPU_HERE
+    for variable, value in settings.items():
+        os.environ.setdefault(variable, value)
+
+
 def topology(chip: str) -> topologies.TopologyDescription:
     """Compile-only devices of `chip`, one of `TOPOLOGIES`.
 
@@ -124,10 +137,5 @@ def _require_libtpu() -> None:
 
 @lru_cache
 def _topology(name: str) -> topologies.TopologyDescription:
-    settings = dict(_QUIET)
-    # JAX looks for TPU chips when it is imported, and sets this where it finds none.
-    if os.environ.get("TPU_SKIP_MDS_QUERY"):
-        settings |= _NO_TPU_HERE
-    for variable, value in settings.items():
-        os.environ.setdefault(variable, value)
+    quiet()
     return topologies.get_topology_desc(name, "tpu")

@@ -37,6 +37,8 @@ FIXED_OPTIONS: Mapping[str, str] = {
 }
 OVERRIDES = "xla_tpu_msa_tensor_overrides"
 
+_SCALAR = re.compile(r"\w+\[(1(,1)*)?\]")
+
 
 class Stay(Protocol):
     """A stay in fast memory in indices of a `Program`: its `AssignedInterval`, for example."""
@@ -71,9 +73,9 @@ class Decisions:
     """A mapping as the compiler sees it: by names, so that two compilations can be compared.
 
     Attributes:
-        produced: position (`Value.position`) of each value that the program produces -> it is
-            produced in fast memory.
-        uses: each use of a value that could be in fast memory -> it reads from there.
+        produced: position (`Value.position`) of each value that the program produces, other than
+            single elements -> it is produced in fast memory.
+        uses: each use of such a value, or of one that is there before -> it reads from there.
         copies: first use that a copy into fast memory serves -> the step after which it starts.
     """
 
@@ -241,7 +243,12 @@ class _Encoder:
 
 
 def _movable(program: Program) -> list[Value]:
-    return [v for v in program.values if program.buffers[v.buffer].fixed_space is None]
+    """Values that the compiler may place: it leaves single elements where they are."""
+    return [
+        value
+        for value in program.values
+        if program.buffers[value.buffer].fixed_space is None and not _SCALAR.match(value.shape)
+    ]
 
 
 def _served(stays: Sequence[Stay], step: int) -> bool:
