@@ -19,6 +19,7 @@ from hlo_frontend.errors import InputError
 _VERSION = version("jaxlib")
 _MESSAGE_LENGTH = 240
 _NEGATIVE_TILE = re.compile(r":T\([^)]*-")
+_END = re.compile(r"\s*\}(, execution_thread=.*)?\s*$")
 _PARAMETER = re.compile(r'\s+[^"]*? = [^"]*? parameter\((\d+)\)')
 
 
@@ -118,7 +119,7 @@ def _check_fatal(text: str, where: str) -> None:
         match = _PARAMETER.match(line)
         if match:
             numbers.append(int(match[1]))
-        elif line.startswith("}"):
+        elif _END.match(line):
             if sorted(numbers) != list(range(len(numbers))):
                 raise InputError(
                     f"{where}: the parameters of the computation that ends in line {count} are not"
