@@ -4,6 +4,9 @@ The TPU compiler moves values between slow memory (space 0) and fast memory (spa
 CMEM) with `copy-start/done`, and with several `slice-start/done` whose results the custom call
 `ConcatBitcast` puts together. `strip` removes these from the flattened schedule; `stays` reads
 from the schedule before it how long which alias class was in fast memory.
+
+Slices that do not make up the whole value are another value and stay in the schedule, and so do
+copies to other memories and synchronous copies: they are the program's own work.
 """
 
 from __future__ import annotations

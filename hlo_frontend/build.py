@@ -126,7 +126,8 @@ class _Tables:
                             Use(index, number, position, cost.reads[number][leaf])
                         )
             read = [value for operand in step.operands for value in self.flow.leaves[operand]]
-            for value in self.flow.leaves[index]:
+            defined = (v for v in self.flow.leaves[index] if self.flow.values[v].step == index)
+            for value in defined:
                 updates[value] = tuple(
                     dict.fromkeys(
                         self.number[other]

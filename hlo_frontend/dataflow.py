@@ -27,7 +27,7 @@ _ELEMENT = {
     "collective-permute-done": 1,
 }
 # Starts of asynchronous operations: the first element of the result is the operands.
-_OPERANDS_FIRST = frozenset({"all-gather-start", "collective-permute-start", "send"})
+_OPERANDS_FIRST = frozenset({"all-gather-start", "collective-permute-start", "async-start"})
 # They look into the tuple only, so XLA counts no use of the arrays in it.
 _TRANSPARENT = frozenset({"tuple", "get-tuple-element", "domain", "parameter"})
 
@@ -134,9 +134,11 @@ class _Analysis:
             result = [*self._element(step, 0), -1]
         elif opcode == "copy-start":
             result = [-1, *operands[0], -1]
-        elif opcode in _OPERANDS_FIRST or opcode == "async-start":
+        elif opcode == "send":
+            result = [*operands[0], -1, -1]
+        elif opcode in _OPERANDS_FIRST:
             result = [value for operand in operands for value in operand]
-            if opcode == "async-start" and step.frames:
+            if step.frames:
                 result += self.leaves[self.flat.frames[step.frames[0]].root]
             result += [-1] * (size - len(result))
         elif opcode == "call":

@@ -19,7 +19,8 @@ class Step:
     """One instruction of the flattened schedule.
 
     Attributes:
-        name: instruction name as in the HLO, without the leading `%`.
+        name: instruction name as in the HLO, without the leading `%`; a computation that is called
+            twice stands twice in the schedule, with the same names.
         opcode: HLO opcode, for example `fusion`.
         computation: name of the computation that holds the instruction.
         loop: index into `Program.loops` of the innermost loop body around it, -1 if none.
@@ -48,7 +49,8 @@ class Use:
     """One read of a value: operand `operand` (tuple leaf `index` of it) of step `step`.
 
     `num_bytes` is what one execution reads, which may be less than the value's size (slices) or
-    more (re-reads).
+    more (re-reads). Steps that only hand values on (tuples, bitcasts, `while`, ...) read nothing
+    and have no uses.
     """
 
     step: int
@@ -60,6 +62,10 @@ class Use:
 @dataclass(frozen=True)
 class Value:
     """One array that one instruction defines (an `HloValue`), seen through tuples and bitcasts.
+
+    Where control flow joins there is a value too, as in XLA's SSA dataflow: for the leaves that a
+    loop changes at its condition's and its body's parameter and at the `while`, and for the result
+    of a `conditional`. Nothing is written there (`def_bytes` 0).
 
     Attributes:
         name: defining instruction; with `index` it names the position, for example `fusion.3{1}`.
@@ -122,8 +128,9 @@ class Buffer:
 class Loop:
     """A `while` in the flattened schedule: condition and body are steps [start, end).
 
-    `trip_known` is False where XLA's backend config gives no trip count; `trip_count` is then
-    XLA's own default for this case (`while_execution_count`, 5).
+    `trip_known` is False where neither XLA's backend config gives a trip count nor the condition
+    compares a counter with a constant; `trip_count` is then XLA's own default for this case
+    (`while_execution_count`, 5).
     """
 
     name: str
@@ -136,7 +143,10 @@ class Loop:
 
 @dataclass(frozen=True)
 class CopyWindow:
-    """An asynchronous copy that runs during steps [start, done) and is complete before `done`."""
+    """An asynchronous copy that runs during steps [start, done) and is complete before `done`.
+
+    The window is empty (`start == done`) where the compiler waits for it at once.
+    """
 
     start: int
     done: int
@@ -146,6 +156,7 @@ class CopyWindow:
 class AssignedInterval:
     """A stay in fast memory that the compiler chose: steps [start, end) of `buffer`.
 
+    It begins with its copy-in, if it has one, and ends after its last read and its write-back.
     `copy_in` is None where the value is produced in fast memory; `copy_out` is None where it is
     never written back. `memory_space` is 1 (VMEM) or 3 (CMEM). Offsets are not in an HLO dump.
     """

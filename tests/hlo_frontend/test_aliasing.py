@@ -249,6 +249,34 @@ def test_collectives() -> None:
     assert values(result) == "a g{1} n r"
     # The gather holds its operand until it is done; the reduction is in place.
     assert buffers(result) == [(("a",), 0, 3), (("g{1}",), 1, 6), (("n", "r"), 2, 6)]
+    assert updates(result, "a") == updates(result, "g{1}") == []
+    assert updates(result, "r") == ["n"]
+
+
+def test_sending_and_receiving() -> None:
+    result = program(
+        """
+        ENTRY e {
+          %a = f32[4]{0} parameter(0)
+          %before = token[] after-all()
+          %p = (f32[4]{0}, f32[4]{0}) collective-permute-start(%a), source_target_pairs={{0,1}}
+          %n = f32[4]{0} negate(%a)
+          %pd = f32[4]{0} collective-permute-done(%p)
+          %s = (f32[4]{0}, u32[], token[]) send(%n, %before), channel_id=1
+          %sd = token[] send-done(%s), channel_id=1
+          %r = (f32[4]{0}, u32[], token[]) recv(%before), channel_id=2
+          %rd = (f32[4]{0}, token[]) recv-done(%r), channel_id=2
+          %got = f32[4]{0} get-tuple-element(%rd), index=0
+          ROOT %sum = f32[4]{0} add(%got, %pd)
+        }
+        """
+    )
+    assert values(result) == "a p{1} n s{1} r{0} r{1} sum"
+    assert uses(result, "n") == [("s", 0, 16)]
+    assert uses(result, "r{0}") == [("sum", 0, 16)]
+    of = {names[0]: (start, end) for names, start, end in buffers(result)}
+    # Operands are held until the transfer is done.
+    assert (of["a"], of["p{1}"], of["n"], of["r{0}"]) == ((0, 4), (2, 10), (3, 6), (7, 10))
 
 
 def test_async_computation_is_inlined() -> None:

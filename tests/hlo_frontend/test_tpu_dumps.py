@@ -155,6 +155,20 @@ def test_flops_are_those_of_the_whole_module(path: Path) -> None:
     assert sum(s.flops for s in result.steps) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp.v5e.nomsa", "strassen49.v5e.nomsa"])
+def test_bytes_are_those_of_the_whole_module(name: str) -> None:
+    """In these two no array has padding."""
+    path = BUNDLED / f"{name}.txt.gz"
+    result = program(path)
+    whole = cost_analysis(read_proto(path)[0])
+    assert whole is not None
+    written = sum(v.def_bytes for v in result.values)
+    read_bytes = sum(use.num_bytes for v in result.values for use in v.uses)
+    assert written == whole["bytes accessedout{}"]
+    assert written + read_bytes == pytest.approx(whole["bytes accessed"], rel=1e-6)
+    assert not any(step.other_bytes for step in result.steps)
+
+
 def test_loop_of_layers() -> None:
     result = program(BUNDLED / "scan_transformer.v5e.txt.gz")
     (loop,) = result.loops
