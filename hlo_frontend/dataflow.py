@@ -17,7 +17,7 @@ from hlo_frontend.unionfind import UnionFind
 
 # Results that are the first operand, seen differently.
 _PASS = frozenset(
-    {"bitcast", "opt-barrier", "domain", "add-dependency", "async-update"} | {"all-reduce-done"}
+    {"bitcast", "opt-barrier", "domain", "add-dependency", "async-update", "all-reduce-done"}
 )
 # Results that are one element of the first operand's tuple.
 _ELEMENT = {

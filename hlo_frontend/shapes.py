@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -226,8 +225,3 @@ class ShapeTable:
             tail_alignment=layout.tail_padding_alignment_in_elements or 1,
             prefix_bytes=layout.dynamic_shape_metadata_prefix_bytes,
         )
-
-
-def arrays(shape: Shape) -> Iterator[tuple[int, Shape]]:
-    """(leaf position, leaf shape) of the leaves of `shape` that hold data."""
-    return ((i, leaf) for i, (_, leaf) in enumerate(shape.leaves) if leaf.is_array)

@@ -12,8 +12,6 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-import jax
-
 from hlo_frontend.errors import InputError
 
 _VERSION = version("jaxlib")
@@ -37,6 +35,8 @@ class _Api(NamedTuple):
 def _api() -> _Api:
     """The private interface, and a CPU client, without which jaxlib's cost analysis cannot run.
 
+    The client is one of its own: the user may have told JAX to use no CPU (`JAX_PLATFORMS`).
+
     Raises:
         InputError: this jaxlib does not have it.
     """
@@ -47,7 +47,7 @@ def _api() -> _Api:
             hlo.HloModule,
             hlo.HloPrintOptions,
             import_module("jaxlib._jax").hlo_module_cost_analysis,
-            jax.local_devices(backend="cpu")[0].client,
+            import_module("jaxlib.xla_client").make_cpu_client(),
         )
     except (ImportError, AttributeError) as error:
         raise InputError(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hlo_frontend import InputError, Program, load, load_jax, read_text
+from hlo_frontend import InputError, Program, load, load_jax, read_text, xla_parser
 from hlo_frontend.__main__ import main
 from hlo_frontend.examples import example_path
 from hlo_frontend.hlo_proto import ModuleProto
@@ -181,6 +181,18 @@ def test_missing_things(tmp_path: Path) -> None:
         load(3)
     with pytest.raises(InputError, match=r"function: .*use load_jax"):
         load(lambda x: x)
+
+
+def test_another_jaxlib_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moved(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(xla_parser, "import_module", moved)
+    xla_parser._api.cache_clear()
+    with pytest.raises(InputError, match=r"jaxlib .* does not offer XLA's HLO parser.*install"):
+        load(EXAMPLE)
+    monkeypatch.undo()
+    assert load(EXAMPLE).steps
 
 
 @settings(max_examples=60, deadline=None)
