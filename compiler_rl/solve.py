@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib import import_module
+from math import inf
 from typing import Any
 
 from games.registry import game_of
@@ -53,8 +54,8 @@ def solve(
 ) -> Result[Any]:
     """The best solution found for a problem of any game; never worse than the heuristics.
 
-    Runs the game's heuristics, then search over the game with the true simulator, then local
-    search from the best solutions so far. Every solution is checked by the game's validator before
+    Runs the game's heuristics, search over the game with the true simulator, and local search from
+    the best solutions so far. Every solution is checked by the game's validator before
     it can win. Ctrl-C has the same effect as the time limit.
 
     Args:
@@ -77,36 +78,59 @@ def solve(
     solvers = import_module(f"baselines.{game.name}")
     started = time.perf_counter()
     best = _Best(started, report)
-    deadline = started + time_limit if simulations is None else float("inf")
+    deadline = started + time_limit if simulations is None else inf
     interrupted = False
     try:
         for heuristic in solvers.HEURISTICS.values():
             best.add(heuristic(problem, time_limit=max(time_limit, 1.0), seed=seed))
-        left = deadline - time.perf_counter()
-        if left > 0:
-            best.add(
-                play(
-                    game,
-                    problem,
-                    simulations=simulations or DEFAULT_SIMULATIONS,
-                    seed=seed,
-                    time_limit=SEARCH_SHARE * left,
-                )
+        if simulations is None:
+            left = max(deadline - time.perf_counter(), 0.0)
+            search = _Aside(
+                play,
+                game,
+                problem,
+                seed=seed,
+                time_limit=SEARCH_SHARE * left,
+                simulations=DEFAULT_SIMULATIONS,
             )
+        else:
+            best.add(play(game, problem, seed=seed, time_limit=inf, simulations=simulations))
         moves = None if simulations is None else LOCAL_MOVES * simulations
         for share in (FIRST_ROUND, 1.0):
             left = deadline - time.perf_counter()
-            if left > 0:
+            if left > 0 and not interrupted:
                 interrupted = _improve(
                     solvers.IMPROVE, problem, best, share * left, seed, moves, workers
                 )
-            if interrupted:
-                break
+            if simulations is None:
+                search.offer(best)
     except KeyboardInterrupt:
         interrupted = True
         if not best.results:
             raise
     return _winner(game, problem, best, interrupted)
+
+
+class _Aside:
+    """Runs a solver in a thread of its own, whose result is taken if it is there in time.
+
+    For search: what it compiles, once for each size of problem, takes longer than a short time
+    limit, and cannot be stopped.
+    """
+
+    def __init__(self, solver: Callable[..., Result[Any]], *args: Any, **options: Any) -> None:
+        self._result: Result[Any] | None = None
+
+        def run() -> None:
+            self._result = solver(*args, **options)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def offer(self, best: _Best) -> None:
+        """Adds the result if there is one, once."""
+        if self._result is not None:
+            best.add(self._result)
+            self._result = None
 
 
 def _improve(

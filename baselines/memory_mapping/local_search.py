@@ -6,6 +6,7 @@ import contextlib
 import math
 import threading
 import time
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -143,7 +144,7 @@ class Search:
 
         Returns the number of moves made.
         """
-        wishes = self.wishes(best.mapping)
+        wishes = wishes_of(self.problem, best.mapping.intervals)
         state = self.load(wishes)
         value = float(state.total[0])
         begun = time.perf_counter()
@@ -221,25 +222,25 @@ class Search:
             kernel.anneal(self.static, state, self.heavy, wishes, value, moves, temperature, seed)
         )
 
-    def wishes(self, mapping: Mapping) -> Ints:
-        """i64[NUM_WISHES, A]: the mapping's stays as the kernel wants them."""
-        wishes = np.full((kernel.NUM_WISHES, self.problem.num_accesses), kernel.NONE)
-        wishes[[kernel.IN_FAST, kernel.JOIN]] = 0
-        for stay in mapping.intervals:
-            low, high = self.problem.first_access[stay.buffer : stay.buffer + 2]
-            steps = self.problem.access_step[low:high]
-            first, end = low + np.searchsorted(steps, [stay.ready, stay.end])
-            if first == end:
-                continue
-            wishes[kernel.IN_FAST, first:end] = 1
-            wishes[kernel.JOIN, first + 1 : end] = 1
-            wishes[kernel.WANT_OFFSET, first] = stay.offset
-            if stay.copy_in is not None:
-                wishes[kernel.WANT_IN, first] = stay.copy_in.start
-            if stay.copy_out is not None:
-                wishes[kernel.WANT_OUT, first] = stay.copy_out.start
-                wishes[kernel.WANT_FREE, first] = stay.copy_out.done
-        return wishes
+
+def wishes_of(problem: MemoryMappingProblem, stays: Sequence[FastInterval]) -> Ints:
+    """i64[NUM_WISHES, A]: stays as the kernel wants them."""
+    wishes = np.full((kernel.NUM_WISHES, problem.num_accesses), kernel.NONE)
+    wishes[[kernel.IN_FAST, kernel.JOIN]] = 0
+    for stay in stays:
+        low, high = problem.first_access[stay.buffer : stay.buffer + 2]
+        first, end = low + np.searchsorted(problem.access_step[low:high], [stay.ready, stay.end])
+        if first == end:
+            continue
+        wishes[kernel.IN_FAST, first:end] = 1
+        wishes[kernel.JOIN, first + 1 : end] = 1
+        wishes[kernel.WANT_OFFSET, first] = stay.offset
+        if stay.copy_in is not None:
+            wishes[kernel.WANT_IN, first] = stay.copy_in.start
+        if stay.copy_out is not None:
+            wishes[kernel.WANT_OUT, first] = stay.copy_out.start
+            wishes[kernel.WANT_FREE, first] = stay.copy_out.done
+    return wishes
 
 
 def stays_of(problem: MemoryMappingProblem, state: kernel.State) -> list[FastInterval]:

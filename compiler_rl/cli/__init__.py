@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 # Compile-time search needs no accelerator, and JAX without one says so at length.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What search compiles takes longer than many a search: keep it for the next run.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compiler-rl"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 
 import typer
 from rich.console import Console

@@ -10,7 +10,7 @@ import pytest
 from instances import broken_rules, random_problem
 
 from baselines.memory_mapping import local_search_kernel as kernel
-from baselines.memory_mapping.local_search import Search, local_search, stays_of
+from baselines.memory_mapping.local_search import Search, local_search, stays_of, wishes_of
 from games.memory_mapping.simulator import simulate
 from games.memory_mapping.solution import Mapping, objective
 
@@ -30,7 +30,7 @@ def test_incremental_simulation_agrees_with_the_simulator(seed, strict):
     problem = random_problem(seed)
     search = Search(problem, seed, np.inf, threading.Event())
     search.strict = strict
-    state = search.load(search.wishes(Mapping(())))
+    state = search.load(wishes_of(problem, ()))
     wishes = state.access[: kernel.NUM_WISHES].copy()
     # At this temperature every move is accepted, so the state wanders through all kinds.
     for _ in range(20):

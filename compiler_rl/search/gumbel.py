@@ -1,0 +1,418 @@
+"""Gumbel MuZero search over any game with its true simulator.
+
+"Policy improvement by planning with Gumbel" (Danihelka et al., ICLR 2022): at the root, Gumbel
+noise draws a few actions without replacement and Sequential Halving (Karnin et al., ICML 2013)
+shares the simulations among them; below, actions are chosen so that their visits follow the policy
+that the completed Q-values improve.
+
+The trees are those of `mctx.gumbel_muzero_policy`, value by value (`tests/search` holds the two
+against each other). What differs is the work: the way back up a simulation is one loop for the
+whole batch that writes single entries, where mctx has a vectorised `while` that copies the arrays
+of all trees at each level; and the number of simulations may be known only at run time.
+
+Shapes: B games in the batch, N = simulations + 1 nodes in a tree, A actions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from games.base import Game
+
+ROOT = 0
+_UNVISITED = -1
+_MASKED = jnp.finfo(jnp.float32).min
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Node:
+    """What search knows of a position.
+
+    Attributes:
+        state: the game's state, leaves [B, ...].
+        logits: f32[B, A] of the policy, illegal actions at the least float.
+        value: f32[B] estimate of the rewards still to come, 0 after the end.
+        done: bool[B] the game is over.
+    """
+
+    state: Any
+    logits: jax.Array
+    value: jax.Array
+    done: jax.Array
+
+
+# (arrays, state) -> (f32[A] logits, f32[] value) of one position; legality is not its business.
+Evaluate = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A game with the policy and the value that guide search in it.
+
+    Attributes:
+        game: the game.
+        evaluate: policy and value; the game's own if None.
+        arrays_axis: 0 where each game of the batch has its own arrays, None where they share them.
+    """
+
+    game: Game
+    evaluate: Evaluate | None = None
+    arrays_axis: int | None = None
+
+    def root(self, arrays: Any, states: Any) -> Node:
+        """The nodes of B positions."""
+        over = jnp.zeros(jax.tree.leaves(states)[0].shape[0], jnp.bool_)
+        return jax.vmap(self._node, in_axes=(self.arrays_axis, 0, 0))(arrays, states, over)
+
+    def step(self, arrays: Any, states: Any, actions: jax.Array) -> tuple[Node, jax.Array]:
+        """(nodes after one action each, f32[B] rewards)."""
+
+        def one(arrays: Any, state: Any, action: jax.Array) -> tuple[Node, jax.Array]:
+            state, reward, done = self.game.step(arrays, state, action)
+            return self._node(arrays, state, done), reward
+
+        return jax.vmap(one, in_axes=(self.arrays_axis, 0, 0))(arrays, states, actions)
+
+    def _node(self, arrays: Any, state: Any, done: jax.Array) -> Node:
+        if self.evaluate is None:
+            logits = self.game.prior_logits(arrays, state)
+            value = self.game.prior_value(arrays, state)
+        else:
+            logits, value = self.evaluate(arrays, state)
+        legal = self.game.legal_actions(arrays, state)
+        return Node(
+            state=state,
+            logits=jnp.where(legal, logits, _MASKED),
+            value=jnp.where(done, 0.0, value),
+            done=done,
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    Attributes:
+        simulations: room for that many in a tree.
+        considered: actions that Sequential Halving starts with.
+        value_scale, visit_offset: a Q-value counts `(visit_offset + most visits) * value_scale`
+            beside the logits (sigma in the paper).
+        rescale: stretch the Q-values of each node to [0, 1] first.
+    """
+
+    simulations: int = 16
+    considered: int = 16
+    value_scale: float = 0.1
+    visit_offset: float = 50.0
+    rescale: bool = True
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Tree:
+    """B search trees. The root is node 0; simulation i adds node i + 1 at most.
+
+    Attributes:
+        states: the game's states, leaves [B, N, ...].
+        visits: i32[B, N].
+        over: bool[B, N].
+        values, raw_values: f32[B, N] mean of the returns from the node; what was estimated first.
+        parents, actions: i32[B, N] where the node hangs.
+        children: i32[B, N, A] index of the child, -1 if it was never visited.
+        logits, rewards, child_values: f32[B, N, A]. child_visits: i32[B, N, A].
+    """
+
+    states: Any
+    over: jax.Array
+    visits: jax.Array
+    values: jax.Array
+    raw_values: jax.Array
+    parents: jax.Array
+    actions: jax.Array
+    children: jax.Array
+    logits: jax.Array
+    rewards: jax.Array
+    child_values: jax.Array
+    child_visits: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        action: i32[B] the action to play.
+        policy: f32[B, A] the improved policy, a target for training.
+        value: f32[B] the root's value.
+        node: the node after the action.
+        reward: f32[B] the reward of the action.
+        tree: the trees.
+    """
+
+    action: jax.Array
+    policy: jax.Array
+    value: jax.Array
+    node: Node
+    reward: jax.Array
+    tree: Tree
+
+
+def search(
+    model: Model,
+    settings: Settings,
+    arrays: Any,
+    root: Node,
+    key: jax.Array,
+    *,
+    gumbel_scale: jax.Array | float = 1.0,
+    simulations: jax.Array | int | None = None,
+    buffers: Any = None,
+) -> Found:
+    """Searches from B positions.
+
+    Args:
+        model: the game and what guides the search.
+        settings: sizes and scales.
+        arrays: of the problem, or one for each game of the batch.
+        root: the positions.
+        key: of the Gumbel noise.
+        gumbel_scale: f32[B] or one number; 0 for no noise.
+        simulations: how many to run, 1 to `settings.simulations` (the default). With 1, the action
+            is drawn from the root's policy.
+        buffers: leaves [B, N, ...] of any content, to keep states in; made if None.
+    """
+    batch, num_actions = root.logits.shape
+    scale = jnp.broadcast_to(jnp.asarray(gumbel_scale, jnp.float32), (batch,))
+    gumbel = scale[:, None] * jax.random.gumbel(key, root.logits.shape)
+    if buffers is None:
+        buffers = make_buffers(settings, root.state)
+    considered = jnp.asarray(_considered_visits(min(settings.considered, num_actions), settings))
+    legal = root.logits > _MASKED
+    count = jnp.minimum(legal.sum(axis=-1), considered.shape[0] - 1)
+    everyone = jnp.arange(batch)
+
+    def simulate(index: jax.Array, tree: Tree) -> Tree:
+        wanted = considered[count, index]
+        first = _root_action(tree, settings, gumbel, wanted)
+        parent, action = _descend(tree, settings, first)
+        state = jax.tree.map(lambda x: x[everyone, parent], tree.states)
+        node, reward = model.step(arrays, state, action)
+        tree = _add(tree, index + 1, parent, action, node, reward)
+        return _back_up(tree, jnp.full(batch, index + 1))
+
+    tree = _plant(root, settings, buffers)
+    runs = settings.simulations if simulations is None else simulations
+    tree = jax.lax.fori_loop(0, runs, simulate, tree)
+
+    visits = tree.child_visits[:, ROOT]
+    completed = _completed(tree, settings, jnp.full(batch, ROOT))
+    most = visits.max(axis=-1)
+    action = _best_of(root.logits, gumbel, completed, visits, most)
+    child = tree.children[everyone, ROOT, action]
+    improved = jnp.where(legal, root.logits + completed, _MASKED)
+    return Found(
+        action=action,
+        policy=jax.nn.softmax(improved),
+        value=tree.values[:, ROOT],
+        node=Node(
+            state=jax.tree.map(lambda x: x[everyone, child], tree.states),
+            logits=tree.logits[everyone, child],
+            value=tree.raw_values[everyone, child],
+            done=tree.over[everyone, child],
+        ),
+        reward=tree.rewards[everyone, ROOT, action],
+        tree=tree,
+    )
+
+
+def make_buffers(settings: Settings, states: Any) -> Any:
+    """Room for the states of the trees, leaves [B, N, ...], for B states."""
+    nodes = settings.simulations + 1
+    return jax.tree.map(lambda x: jnp.zeros((x.shape[0], nodes, *x.shape[1:]), x.dtype), states)
+
+
+def _considered_visits(actions: int, settings: Settings) -> np.ndarray:
+    """i32[actions + 1, simulations]: row m has the visits that an action must have to be next.
+
+    Sequential Halving with m actions, each of which is visited equally often in a round.
+    """
+    table = np.zeros((actions + 1, settings.simulations), dtype=np.int32)
+    for considered in range(actions + 1):
+        if considered <= 1:
+            table[considered] = np.arange(settings.simulations)
+            continue
+        rounds = math.ceil(math.log2(considered))
+        visits = [0] * considered
+        left = considered
+        sequence: list[int] = []
+        while len(sequence) < settings.simulations:
+            for _ in range(max(1, int(settings.simulations / (rounds * left)))):
+                sequence += visits[:left]
+                visits[:left] = [count + 1 for count in visits[:left]]
+            left = max(2, left // 2)
+        table[considered] = sequence[: settings.simulations]
+    return table
+
+
+def _plant(root: Node, settings: Settings, buffers: Any) -> Tree:
+    batch, num_actions = root.logits.shape
+    nodes = (batch, settings.simulations + 1)
+    edges = (*nodes, num_actions)
+    zeros = jnp.zeros(nodes)
+    return Tree(
+        states=jax.tree.map(lambda x, s: x.at[:, ROOT].set(s), buffers, root.state),
+        over=jnp.zeros(nodes, jnp.bool_).at[:, ROOT].set(root.done),
+        visits=jnp.zeros(nodes, jnp.int32).at[:, ROOT].set(1),
+        values=zeros.at[:, ROOT].set(root.value),
+        raw_values=zeros.at[:, ROOT].set(root.value),
+        parents=jnp.full(nodes, _UNVISITED),
+        actions=jnp.full(nodes, _UNVISITED),
+        children=jnp.full(edges, _UNVISITED),
+        logits=jnp.zeros(edges).at[:, ROOT].set(root.logits),
+        rewards=jnp.zeros(edges),
+        child_values=jnp.zeros(edges),
+        child_visits=jnp.zeros(edges, jnp.int32),
+    )
+
+
+def _descend(tree: Tree, settings: Settings, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """From the root by the first action down to an edge without a child: (i32[B] node, action)."""
+    everyone = jnp.arange(action.shape[0])
+    node = jnp.zeros_like(action)
+
+    def on_the_way(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return (at[2] != _UNVISITED).any()
+
+    def down(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        node, action, child = at
+        going = child != _UNVISITED
+        node = jnp.where(going, child, node)
+        action = jnp.where(going, _inner_action(tree, settings, node), action)
+        child = jnp.where(going, tree.children[everyone, node, action], child)
+        return node, action, child
+
+    start = (node, action, tree.children[everyone, ROOT, action])
+    node, action, _ = jax.lax.while_loop(on_the_way, down, start)
+    return node, action
+
+
+def _add(
+    tree: Tree,
+    index: jax.Array,
+    parent: jax.Array,
+    action: jax.Array,
+    node: Node,
+    reward: jax.Array,
+) -> Tree:
+    """A new node in each tree, at the same index."""
+    everyone = jnp.arange(parent.shape[0])
+    return replace(
+        tree,
+        states=jax.tree.map(lambda x, s: x.at[:, index].set(s), tree.states, node.state),
+        over=tree.over.at[:, index].set(node.done),
+        visits=tree.visits.at[:, index].set(1),
+        values=tree.values.at[:, index].set(node.value),
+        raw_values=tree.raw_values.at[:, index].set(node.value),
+        parents=tree.parents.at[:, index].set(parent),
+        actions=tree.actions.at[:, index].set(action),
+        children=tree.children.at[everyone, parent, action].set(index),
+        logits=tree.logits.at[:, index].set(node.logits),
+        rewards=tree.rewards.at[everyone, parent, action].set(reward),
+    )
+
+
+def _back_up(tree: Tree, leaf: jax.Array) -> Tree:
+    """The leaf's value goes up to the root, as a mean over the visits of each node."""
+    batch, nodes = tree.visits.shape
+    everyone = jnp.arange(batch)
+
+    def on_the_way(at: tuple[Any, ...]) -> jax.Array:
+        return (at[1] != ROOT).any()
+
+    def up(at: tuple[Any, ...]) -> tuple[Any, ...]:
+        (values, visits, child_values, child_visits), node, gain = at
+        parent = tree.parents[everyone, node]
+        action = tree.actions[everyone, node]
+        count = visits[everyone, parent]
+        gain = tree.rewards[everyone, parent, action] + gain
+        mean = (values[everyone, parent] * count + gain) / (count + 1.0)
+        # Trees that are done write beyond their end, which drops what they write.
+        row = jnp.where(node != ROOT, parent, nodes)
+        child_values = child_values.at[everyone, row, action].set(
+            values[everyone, node], mode="drop"
+        )
+        child_visits = child_visits.at[everyone, row, action].add(1, mode="drop")
+        values = values.at[everyone, row].set(mean, mode="drop")
+        visits = visits.at[everyone, row].add(1, mode="drop")
+        node = jnp.where(node != ROOT, parent, ROOT)
+        return (values, visits, child_values, child_visits), node, gain
+
+    counts = (tree.values, tree.visits, tree.child_values, tree.child_visits)
+    start = (counts, leaf, tree.values[everyone, leaf])
+    counts, _, _ = jax.lax.while_loop(on_the_way, up, start)
+    values, visits, child_values, child_visits = counts
+    return replace(
+        tree, values=values, visits=visits, child_values=child_values, child_visits=child_visits
+    )
+
+
+def _root_action(tree: Tree, settings: Settings, gumbel: jax.Array, wanted: jax.Array) -> jax.Array:
+    visits = tree.child_visits[:, ROOT]
+    completed = _completed(tree, settings, jnp.full(visits.shape[0], ROOT))
+    return _best_of(tree.logits[:, ROOT], gumbel, completed, visits, wanted)
+
+
+def _best_of(
+    logits: jax.Array,
+    gumbel: jax.Array,
+    completed: jax.Array,
+    visits: jax.Array,
+    wanted: jax.Array,
+) -> jax.Array:
+    """Among the legal actions with the wanted number of visits the best `gumbel + logits + q`."""
+    centred = logits - logits.max(axis=-1, keepdims=True)
+    score = jnp.maximum(-1e9, gumbel + centred + completed)
+    score = jnp.where(visits == wanted[:, None], score, -jnp.inf)
+    score = jnp.where(logits > _MASKED, score, -jnp.inf)
+    return jnp.argmax(score, axis=-1).astype(jnp.int32)
+
+
+def _inner_action(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
+    """The action whose visits lag most behind the improved policy."""
+    everyone = jnp.arange(node.shape[0])
+    visits = tree.child_visits[everyone, node]
+    logits = tree.logits[everyone, node]
+    policy = jax.nn.softmax(logits + _completed(tree, settings, node))
+    lag = policy - visits / (1 + visits.sum(axis=-1, keepdims=True))
+    return jnp.argmax(lag, axis=-1).astype(jnp.int32)
+
+
+def _completed(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
+    """f32[B, A]: Q-values of the node's actions on the scale of logits.
+
+    Actions without a visit get the mixed value of the paper's appendix D.
+    """
+    everyone = jnp.arange(node.shape[0])
+    visits = tree.child_visits[everyone, node]
+    q = tree.rewards[everyone, node] + tree.child_values[everyone, node]
+    visited = visits > 0
+    prior = jnp.maximum(jnp.finfo(jnp.float32).tiny, jax.nn.softmax(tree.logits[everyone, node]))
+    seen = jnp.where(visited, prior, 0.0).sum(axis=-1, keepdims=True)
+    mean = jnp.where(visited, prior * q / jnp.where(visited, seen, 1.0), 0.0).sum(axis=-1)
+    total = visits.sum(axis=-1)
+    mixed = (tree.raw_values[everyone, node] + total * mean) / (total + 1)
+    q = jnp.where(visited, q, mixed[:, None])
+    if settings.rescale:
+        low, high = q.min(axis=-1, keepdims=True), q.max(axis=-1, keepdims=True)
+        q = (q - low) / jnp.maximum(high - low, 1e-8)
+    sharpness = (settings.visit_offset + visits.max(axis=-1, keepdims=True)) * settings.value_scale
+    return sharpness * q

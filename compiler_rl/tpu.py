@@ -1,0 +1,438 @@
+"""Mappings in the real TPU compiler: recompile with them, read back what it did, search with it.
+
+A program is named `MODULE:FUNCTION`, a Python callable that returns `(fn, args)` for
+`hlo_frontend.tpu.compile_for_tpu`. Compilations run in a process of their own, so that a fault of
+the compiler ends that process and not the search, and are kept on disk.
+
+The judge's score of a compiled program, in seconds: the compiler's own `estimated_cycles` of all
+instructions at the chip's clock, and the stalls of its copies as the simulator replays them. Both
+are estimates: there is no TPU in the loop.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import json
+import os
+import random
+import re
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from baselines.memory_mapping import compiler_replay
+from games.base import Result
+from games.memory_mapping.chips import Chip
+from games.memory_mapping.mapping_file import in_program_steps, replace_file
+from games.memory_mapping.problem import MemoryMappingProblem, from_program
+from games.memory_mapping.simulator import simulate
+from games.memory_mapping.solution import Mapping as MemoryMapping
+from games.memory_mapping.xla_options import Decisions, UseKey, decide, encode, use_key
+from hlo_frontend import Program, load, tpu
+from hlo_frontend.errors import InputError
+
+DEFAULT_SCOPED = 16 << 20
+"""Bytes of VMEM that libtpu leaves to instructions unless told otherwise."""
+_SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
+_REFUSED = re.compile(r"instruction '([^']+)' operand (\d+)")
+_FREE = frozenset({"get-tuple-element", "bitcast", "tuple", "parameter", "constant"})
+# Policies of the compiler that the judge tries on top of the best decisions so far.
+_KNOBS: tuple[dict[str, str], ...] = (
+    {"xla_msa_max_retries": "10", "xla_msa_max_repacks": "20"},
+    {"xla_msa_preferred_overlap_to_async_copy_ratio": "1.2"},
+    {"xla_msa_preferred_overlap_to_async_copy_ratio": "4"},
+    {"xla_msa_max_outstanding_prefetches": "80", "xla_msa_max_outstanding_evictions": "80"},
+    {"xla_tpu_msa_use_minimalloc": "true"},
+)
+
+
+class RefusedError(Exception):
+    """The compiler does not take these options; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What one compilation gave.
+
+    Attributes:
+        program: read back from the compiled HLO.
+        options: the compiler options.
+        cycles: estimated cycles of all executions of all instructions.
+        replay: the assignment in its HLO, replayed by the simulator on its own program; a reason
+            where that cannot be done.
+        seconds: the judge's score.
+    """
+
+    program: Program
+    options: Mapping[str, str]
+    cycles: int
+    replay: Result[MemoryMapping] | str
+    seconds: float
+
+    @property
+    def decisions(self) -> Decisions:
+        """Where its values are."""
+        return decide(self.program, self.program.assignment or ())
+
+
+class Compiler:
+    """Compiles one JAX program for one chip, with a fast memory of the given size for values.
+
+    Args:
+        target: `MODULE:FUNCTION`.
+        chip: of the chip table, and known to libtpu.
+        fast_memory: bytes for values; the rest of the VMEM goes to instructions. As the compiler
+            does without being told if None.
+    """
+
+    def __init__(self, target: str, chip: Chip, fast_memory: int | None) -> None:
+        _builder(target)
+        self.target = target
+        self.chip = chip
+        self.capacity = fast_memory or chip.fast_bytes - DEFAULT_SCOPED
+        self.base: dict[str, str] = {}
+        if fast_memory is not None:
+            self.base[_SCOPED_LIMIT] = str((chip.fast_bytes - fast_memory) // 1024)
+        self.compiles = 0
+        self._pool: ProcessPoolExecutor | None = None
+        self._version = tpu.libtpu_version()
+        self._identity = ""
+        self.unassigned = self._load(tpu.ASSIGNMENT_OFF)
+        self._identity = self.unassigned.fingerprint
+
+    def compile(self, options: Mapping[str, str]) -> Compiled:
+        """The program under these options.
+
+        Raises:
+            RefusedError: the compiler does not take them.
+        """
+        program = self._load(options)
+        problem = from_program(program, self.chip, self.chip.fast_bytes)
+        replay: Result[MemoryMapping] | str = "nothing is in fast memory"
+        stalls = 0.0
+        if program.assignment is not None:
+            replay = compiler_replay.replay(problem, program)
+            if isinstance(replay, Result):
+                stalls = float(simulate(problem, replay.solution).stall.sum())
+        cycles = sum((step.estimated_cycles or 0) * step.executions for step in program.steps)
+        seconds = cycles / self.chip.clock_hz + stalls
+        return Compiled(program, dict(options), cycles, replay, seconds)
+
+    def realise(self, decisions: Decisions, more: Mapping[str, str] | None = None) -> Compiled:
+        """The program under these decisions; copies that the compiler cannot start in time are
+        left to it.
+
+        Raises:
+            RefusedError: it does not take the rest either.
+        """
+        untimed: set[UseKey] = set()
+        while True:
+            encoded = encode(self.unassigned, decisions, untimed)
+            try:
+                return self.compile({**encoded.options, **(more or {})})
+            except RefusedError as error:
+                match = _REFUSED.search(str(error))
+                named = {
+                    key
+                    for key in decisions.copies
+                    if match and key[:2] == (match[1], int(match[2]))
+                }
+                if not named - untimed:
+                    raise
+                untimed |= named
+
+    def close(self) -> None:
+        """Ends the compiling process."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _load(self, options: Mapping[str, str]) -> Program:
+        merged = {**self.base, **options}
+        kept = self._kept(merged)
+        if kept is not None and kept.exists():
+            return load(kept)
+        self.compiles += 1
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        try:
+            text = self._pool.submit(_compile, self.target, self.chip.name, merged).result()
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise RefusedError("the compiler ended without a word") from error
+        except RuntimeError as error:
+            raise RefusedError(str(error)) from error
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(kept, gzip.compress(text.encode(), mtime=0))
+        return load(text.encode())
+
+    def _kept(self, options: Mapping[str, str]) -> Path | None:
+        """Where the compilation is kept; the program itself is compiled anew in each session."""
+        if not self._identity:
+            return None
+        key = json.dumps([self._identity, self.chip.name, self._version, sorted(options.items())])
+        name = hashlib.sha256(key.encode()).hexdigest()
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return home / "compiler-rl" / "tpu" / f"{name}.txt.gz"
+
+
+def _compile(target: str, chip: str, options: dict[str, str]) -> str:
+    """Runs in the compiling process: scheduled HLO text."""
+    fn, args = _builder(target)()
+    return tpu.scheduled_text(tpu.compile_for_tpu(fn, args, chip, options))
+
+
+def _builder(target: str) -> Callable[[], tuple[Callable[..., Any], tuple[Any, ...]]]:
+    name, _, attribute = target.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        builder: Any = getattr(importlib.import_module(name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"--jax {target}: {error}; expected MODULE:FUNCTION, a function that returns (fn, args)"
+        ) from error
+    return builder
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A planned mapping beside what the compiler does by default and what it made of the plan.
+
+    Attributes:
+        default, realised: compilations without and with the plan.
+        obeyed, decisions: definitions and uses that are where the plan wants them, and all.
+        timed, copies: copies that start when the plan wants them, and all of the plan.
+        differences: one line for each decision that was not followed.
+        limits: one line for each part of the plan that the options cannot express.
+    """
+
+    default: Compiled
+    realised: Compiled
+    obeyed: int
+    decisions: int
+    timed: int
+    copies: int
+    differences: tuple[str, ...]
+    limits: tuple[str, ...]
+
+
+def plan(compiler: Compiler, problem: MemoryMappingProblem, mapping: MemoryMapping) -> Decisions:
+    """A mapping of the program without assignment, as decisions."""
+    stays = [in_program_steps(problem, interval) for interval in mapping.intervals]
+    return decide(compiler.unassigned, stays)
+
+
+def verify(compiler: Compiler, wanted: Decisions) -> Verification:
+    """Recompiles with a plan and compares what came of it, decision by decision.
+
+    Raises:
+        RefusedError: the compiler does not take the plan.
+    """
+    default = compiler.compile({})
+    realised = compiler.realise(wanted)
+    got = realised.decisions
+    place = {True: "fast", False: "slow", None: "no"}
+    differences = [
+        f"{name}: planned in {place[want]} memory, produced in {place[got.produced.get(name)]} memory"
+        for name, want in wanted.produced.items()
+        if got.produced.get(name) != want
+    ]
+    differences += [
+        f"operand {key[1]} of {key[0]}: planned in {place[want]} memory, read from"
+        f" {place[got.uses.get(key)]} memory"
+        for key, want in wanted.uses.items()
+        if got.uses.get(key) != want
+    ]
+    decisions = len(wanted.produced) + len(wanted.uses)
+    before, after = _ranks(compiler.unassigned), _ranks(realised.program)
+    timed = sum(
+        key in got.copies and before[max(time, 0)] == after[max(got.copies[key], 0)]
+        for key, time in wanted.copies.items()
+    )
+    return Verification(
+        default=default,
+        realised=realised,
+        obeyed=decisions - len(differences),
+        decisions=decisions,
+        timed=timed,
+        copies=len(wanted.copies),
+        differences=tuple(differences),
+        limits=encode(compiler.unassigned, wanted).limits,
+    )
+
+
+def _ranks(program: Program) -> list[int]:
+    """How many instructions that do work stand up to each step: free ones move between schedules."""
+    ranks, count = [], 0
+    for step in program.steps:
+        count += step.opcode not in _FREE
+        ranks.append(count)
+    return ranks
+
+
+@dataclass
+class Judgement:
+    """What a search with the compiler as the judge found.
+
+    Attributes:
+        default: the compiler's own choice, where the search starts.
+        best: the best compilation; its options are the result.
+        compiles: compilations made (kept ones do not count).
+        curve: (compilations so far, seconds) at each improvement.
+        found_by: what made the best one.
+        refused: candidates that the compiler did not take.
+    """
+
+    default: Compiled
+    best: Compiled
+    compiles: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    found_by: str = "the compiler's default"
+    refused: int = 0
+
+
+def judge(
+    compiler: Compiler,
+    wanted: Decisions,
+    *,
+    compiles: int,
+    seed: int = 0,
+    report: Callable[[Judgement], None] | None = None,
+) -> Judgement:
+    """Searches decisions with the real compiler as the judge; never worse than its default.
+
+    The candidates: the plan; the plan with parts of the compiler's own decisions and the other way
+    round; copies earlier or later; single buffers in or out; and the compiler's global policies.
+    What is better is kept, and varied further. Ctrl-C returns the best so far.
+
+    Args:
+        wanted: the plan of the model-based search.
+        compiles: budget.
+        seed: of the variations.
+        report: called after each candidate.
+    """
+    rng = random.Random(seed)
+    before = compiler.compiles
+    default = compiler.compile({})
+    result = Judgement(default, default, curve=[(0, default.seconds)])
+    buffers = _Buffers(compiler.unassigned)
+    own = _retimed(default, compiler.unassigned)
+    best, knobs = own, dict[str, str]()
+
+    def attempt(decisions: Decisions, more: dict[str, str], name: str) -> bool:
+        nonlocal best, knobs
+        try:
+            compiled = compiler.realise(decisions, more)
+        except RefusedError:
+            result.refused += 1
+            return False
+        finally:
+            result.compiles = compiler.compiles - before
+        better = compiled.seconds < result.best.seconds
+        if better:
+            result.best, result.found_by = compiled, name
+            best, knobs = decisions, more
+            result.curve.append((result.compiles, compiled.seconds))
+        if report is not None:
+            report(result)
+        return better
+
+    tried = 0
+    try:
+        attempt(wanted, {}, "the plan")
+        attempt(own, {}, "the compiler's default without cross-program and sliced prefetches")
+        # Kept compilations cost nothing, so the number of candidates needs a limit of its own.
+        while result.compiles < compiles and tried < 4 * compiles:
+            tried += 1
+            if tried % 6 == 0:
+                more = {**knobs, **rng.choice(_KNOBS)}
+                attempt(best, more, "a policy of the compiler: " + ", ".join(more))
+                continue
+            kind = rng.choice(("mix", "mix", "single", "time"))
+            if kind == "mix":
+                other = own if rng.random() < 0.5 else wanted
+                share = rng.choice((0.5, 0.25, 0.1))
+                chosen = {b for b in buffers.all if rng.random() < share}
+                attempt(buffers.mixed(best, other, chosen), knobs, "a mix with another plan")
+            elif kind == "single":
+                other = buffers.toggled(best, rng.choice(buffers.all))
+                attempt(other, knobs, "a single value moved")
+            else:
+                attempt(_shifted(best, rng), knobs, "copies moved in time")
+    except KeyboardInterrupt:
+        pass
+    return result
+
+
+def _retimed(compiled: Compiled, program: Program) -> Decisions:
+    """The decisions of a compilation, their times those of `program`."""
+    decisions = compiled.decisions
+    theirs, ours = _ranks(compiled.program), _ranks(program)
+    last = {rank: step for step, rank in enumerate(ours)}
+    copies = {key: last.get(theirs[max(time, 0)], 0) for key, time in decisions.copies.items()}
+    return replace(decisions, copies=copies)
+
+
+def _shifted(decisions: Decisions, rng: random.Random) -> Decisions:
+    """Some copies start earlier or later."""
+    reach = rng.choice((2, 8, 32))
+    copies = {
+        key: max(0, time + rng.randint(-reach, reach)) if rng.random() < 0.3 else time
+        for key, time in decisions.copies.items()
+    }
+    return replace(decisions, copies=copies)
+
+
+class _Buffers:
+    """Which alias class each decision is about, so that a class moves as a whole."""
+
+    def __init__(self, program: Program) -> None:
+        self._produced = {value.position: value.buffer for value in program.values}
+        self._uses = {
+            use_key(program, use): value.buffer for value in program.values for use in value.uses
+        }
+        weight: dict[int, int] = {}
+        for value in program.values:
+            traffic = value.def_bytes + sum(use.num_bytes for use in value.uses)
+            weight[value.buffer] = weight.get(value.buffer, 0) + traffic
+        total = sum(weight.values())
+        # The classes that matter: what carries all but a thousandth of the traffic.
+        self.all = sorted(
+            buffer for buffer in weight if weight[buffer] * 1000 * len(weight) > total
+        )
+
+    def mixed(self, one: Decisions, other: Decisions, chosen: set[int]) -> Decisions:
+        """`one`, with the decisions of `other` about the chosen classes."""
+
+        def mix(mine: Mapping[Any, Any], theirs: Mapping[Any, Any], of: Mapping[Any, int]) -> Any:
+            merged = {key: mine[key] for key in mine if of.get(key) not in chosen}
+            return merged | {key: theirs[key] for key in theirs if of.get(key) in chosen}
+
+        return Decisions(
+            mix(one.produced, other.produced, self._produced),
+            mix(one.uses, other.uses, self._uses),
+            mix(one.copies, other.copies, self._uses),
+        )
+
+    def toggled(self, decisions: Decisions, buffer: int) -> Decisions:
+        """The class is wholly in slow memory, or if it is, where the compiler can, in fast."""
+        uses = [key for key, of in self._uses.items() if of == buffer and key in decisions.uses]
+        made = [
+            key for key, of in self._produced.items() if of == buffer and key in decisions.produced
+        ]
+        fast = not any(decisions.uses[key] for key in uses)
+        copies = {key: time for key, time in decisions.copies.items() if key not in uses}
+        return Decisions(
+            {**decisions.produced, **dict.fromkeys(made, fast)},
+            {**decisions.uses, **dict.fromkeys(uses, fast)},
+            copies,
+        )
