@@ -1,4 +1,4 @@
-"""`solve()`: the best of heuristics, search and local search, within the time that the user gave."""
+"""`solve()`: the best of heuristics, search and local search, within the time given."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from importlib import import_module
 from math import inf
 from typing import Any
 
-from games.registry import game_of
-
 from compiler_rl.search import play
 from games.base import Baseline, Game, Result
+from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
 FIRST_ROUND = 0.4  # of the rest: local search from different elites, then all from the best

@@ -35,7 +35,7 @@ from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.simulator import simulate
 from games.memory_mapping.solution import Mapping as MemoryMapping
 from games.memory_mapping.xla_options import Decisions, UseKey, decide, encode, use_key
-from hlo_frontend import Program, load, tpu
+from hlo_frontend import Program, load, read_text, tpu
 from hlo_frontend.errors import InputError
 
 DEFAULT_SCOPED = 16 << 20
@@ -104,6 +104,7 @@ class Compiler:
         self._pool: ProcessPoolExecutor | None = None
         self._version = tpu.libtpu_version()
         self._identity = ""
+        self._text = ""
         self.unassigned = self._load(tpu.ASSIGNMENT_OFF)
         self._identity = self.unassigned.fingerprint
 
@@ -169,10 +170,16 @@ class Compiler:
             raise RefusedError("the compiler ended without a word") from error
         except RuntimeError as error:
             raise RefusedError(str(error)) from error
-        if kept is not None:
+        if kept is None:
+            self._text = text
+        else:
             kept.parent.mkdir(parents=True, exist_ok=True)
             replace_file(kept, gzip.compress(text.encode(), mtime=0))
         return load(text.encode())
+
+    def text(self) -> str:
+        """HLO text of the program without assignment."""
+        return read_text(self._text.encode())
 
     def _kept(self, options: Mapping[str, str]) -> Path | None:
         """Where the compilation is kept; the program itself is compiled anew in each session."""
@@ -242,7 +249,7 @@ def verify(compiler: Compiler, wanted: Decisions) -> Verification:
     got = realised.decisions
     place = {True: "fast", False: "slow", None: "no"}
     differences = [
-        f"{name}: planned in {place[want]} memory, produced in {place[got.produced.get(name)]} memory"
+        f"{name}: planned in {place[want]}, produced in {place[got.produced.get(name)]} memory"
         for name, want in wanted.produced.items()
         if got.produced.get(name) != want
     ]
@@ -271,7 +278,7 @@ def verify(compiler: Compiler, wanted: Decisions) -> Verification:
 
 
 def _ranks(program: Program) -> list[int]:
-    """How many instructions that do work stand up to each step: free ones move between schedules."""
+    """How many instructions that do work stand up to each step; free ones move about."""
     ranks, count = [], 0
     for step in program.steps:
         count += step.opcode not in _FREE

@@ -214,7 +214,7 @@ def pack(
     best = np.zeros(n, np.int64)
     offsets = np.zeros(n, np.int64)
     key = np.empty(n, np.int64)
-    best_peak = np.int64(-1)
+    best_peak: Integer = np.int64(-1)
     for heuristic in range(3):
         for i in range(n):
             length = upper[i] - lower[i]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from baselines.memory_mapping import EXACT, compiler_replay
+from compiler_rl import tpu
 from compiler_rl.cli.common import (
     console,
     methods_table,
@@ -24,16 +27,25 @@ from compiler_rl.cli.common import (
 )
 from compiler_rl.solve import solve
 from games.base import Result
-from games.memory_mapping import annotate, mapping_file, minimalloc_csv, picture, validator
+from games.memory_mapping import (
+    annotate,
+    mapping_file,
+    minimalloc_csv,
+    picture,
+    validator,
+    xla_options,
+)
 from games.memory_mapping.chips import Chip, get_chip
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.solution import Mapping, lower_bound
+from games.memory_mapping.xla_options import Decisions
 from hlo_frontend import Program, load, read_text
 from hlo_frontend.errors import InputError
 from hlo_frontend.examples import example_path
 
 EXAMPLE = "example:"
 PLOTS = (".svg", ".png", ".html")
+SHOWN = 10  # lines of what the compiler did otherwise; all of them are in the report
 
 
 def register(app: typer.Typer) -> None:
@@ -44,12 +56,20 @@ def register(app: typer.Typer) -> None:
 
 def map_program(
     dump: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="HLO text or proto (.txt, .hlo, .pb, each also .gz), an --xla_dump_to folder,"
             " or example:NAME for a bundled program."
         ),
-    ],
+    ] = None,
+    jax: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Instead of a dump: a Python function that returns (fn, args), compiled ahead of"
+            " time for the chip without memory-space assignment (needs the tpu extra).",
+        ),
+    ] = None,
     chip: Annotated[str, typer.Option(help="Chip of the table, or a chip file (.json).")] = "v5e",
     fast_memory: Annotated[
         str | None,
@@ -65,17 +85,46 @@ def map_program(
     ] = None,
     hlo: Annotated[Path | None, typer.Option(help="Write the HLO text with annotations.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the stays as MiniMalloc CSV.")] = None,
+    emit_xla_options: Annotated[
+        Path | None,
+        typer.Option(help="Write compiler options that make the TPU compiler follow the mapping."),
+    ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(metavar="tpu", help="Recompile --jax with the mapping and compare."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="tpu", help="Search --jax with the real compiler as the judge."),
+    ] = None,
+    compiles: Annotated[int, typer.Option(help="Budget of --judge, in compilations.")] = 60,
 ) -> None:
     """Maps the values of an XLA program to fast and slow memory, and shows what that is worth."""
     require_positive(time_limit, "--time-limit")
-    for path, option in ((json_out, "--json"), (plot, "--plot"), (hlo, "--hlo"), (csv, "--csv")):
+    require_positive(compiles, "--compiles")
+    files = ((json_out, "--json"), (plot, "--plot"), (hlo, "--hlo"), (csv, "--csv"))
+    for path, option in (*files, (emit_xla_options, "--emit-xla-options")):
         require_folder(path, option)
     if plot is not None and plot.suffix not in PLOTS:
         raise InputError(f"--plot {plot}: expected a name ending in {', '.join(PLOTS)}")
+    if (dump is None) == (jax is None):
+        raise InputError("map: expected a dump, or --jax MODULE:FUNCTION instead of one")
+    for value, option in ((verify, "--verify"), (judge, "--judge")):
+        if value not in (None, "tpu"):
+            raise InputError(f"{option} {value}: expected tpu")
+        if value is not None and jax is None:
+            raise InputError(
+                f"{option} tpu: needs --jax MODULE:FUNCTION, a dump cannot be compiled"
+            )
     target = get_chip(chip)
     size = None if fast_memory is None else parse_size(fast_memory, "--fast-memory")
-    source = _source(dump)
-    program = load(source)
+    compiler = None
+    if jax is not None:
+        with console.status("compiling without memory-space assignment"):
+            compiler = tpu.Compiler(jax, target, size)
+        program, size = compiler.unassigned, compiler.capacity
+    else:
+        program = load(_source(str(dump)))
     problem = from_program(program, target, size)
     _describe(program, problem, target)
 
@@ -84,21 +133,139 @@ def map_program(
     data = mapping_file.to_json(program, problem, target, mapping, method=outcome.winner.method)
     faults = validator.validate_file(program, data)
     data |= outcome.report(validated=not faults)
-    if json_out is not None:
-        mapping_file.write(json_out, data)
-    if plot is not None:
-        title = f"{Path(dump).name.removeprefix(EXAMPLE)} on {target.name}"
-        picture.draw(problem, program, mapping, plot, method=outcome.winner.method, title=title)
-    if hlo is not None:
-        text = annotate.annotated_hlo(program, read_text(source), problem, mapping)
-        mapping_file.replace_file(hlo, text.encode())
-    if csv is not None:
-        minimalloc_csv.write(csv, program, problem, mapping)
     console.print(methods_table(data["baselines"], problem.all_slow, 1e6, "µs"))
     for line in outcome.verdict():
         console.print(line, highlight=False)
+    if json_out is not None:
+        mapping_file.write(json_out, data)
+    if plot is not None:
+        name = jax or Path(str(dump)).name.removeprefix(EXAMPLE)
+        title = f"{name} on {target.name}"
+        picture.draw(problem, program, mapping, plot, method=outcome.winner.method, title=title)
+    if hlo is not None:
+        text = compiler.text() if compiler is not None else read_text(_source(str(dump)))
+        annotated = annotate.annotated_hlo(program, text, problem, mapping)
+        mapping_file.replace_file(hlo, annotated.encode())
+    if csv is not None:
+        minimalloc_csv.write(csv, program, problem, mapping)
+    options = _options(program, problem, mapping)
+    if compiler is not None:
+        try:
+            wanted = tpu.plan(compiler, problem, mapping)
+            if verify is not None:
+                data["verification"] = _verify(compiler, wanted, outcome.winner.objective)
+            if judge is not None:
+                data["judgement"], options = _judge(compiler, wanted, compiles, seed)
+        finally:
+            compiler.close()
+        if json_out is not None:
+            mapping_file.write(json_out, data)
+    if emit_xla_options is not None:
+        mapping_file.replace_file(emit_xla_options, json.dumps(options, indent=2).encode())
     if faults:
         raise RuntimeError(f"the mapping is not valid: {faults[0]}")
+
+
+def _options(program: Program, problem: MemoryMappingProblem, mapping: Mapping) -> dict[str, str]:
+    stays = [mapping_file.in_program_steps(problem, interval) for interval in mapping.intervals]
+    return xla_options.xla_options(program, stays).options
+
+
+def _verify(compiler: tpu.Compiler, wanted: Decisions, planned: float) -> dict[str, Any]:
+    """Recompiles with the plan, prints the comparison, returns it for the report."""
+    with console.status("compiling with the mapping"):
+        try:
+            found = tpu.verify(compiler, wanted)
+        except tpu.RefusedError as error:
+            console.print(f"The compiler refuses the mapping: {error}", highlight=False)
+            return {"refused": str(error)}
+    rows: dict[str, dict[str, Any]] = {
+        "default": _compiled_row(found.default),
+        "planned": {
+            "values_in_fast_memory": sum(wanted.produced.values()),
+            "uses_in_fast_memory": sum(wanted.uses.values()),
+            "copies": len(wanted.copies),
+            "estimated_cycles": None,
+            "replayed_s": planned,
+        },
+        "realised": _compiled_row(found.realised),
+    }
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "values", "uses", "copies in", "estimated cycles", "replayed, µs"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in rows.items():
+        cycles, replayed = row["estimated_cycles"], row["replayed_s"]
+        table.add_row(
+            name,
+            *(str(row[key]) for key in ("values_in_fast_memory", "uses_in_fast_memory", "copies")),
+            "-" if cycles is None else f"{cycles:,}",
+            f"{replayed * 1e6:,.1f}" if isinstance(replayed, float) else str(replayed),
+        )
+    console.print(table)
+    console.print(
+        f"The compiler followed {found.obeyed} of {found.decisions} decisions and"
+        f" {found.timed} of {found.copies} copy times.",
+        highlight=False,
+    )
+    for line in (*found.differences[:SHOWN], *found.limits[:SHOWN]):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+    return {
+        **rows,
+        "obeyed": found.obeyed,
+        "decisions": found.decisions,
+        "timed": found.timed,
+        "differences": found.differences,
+        "limits": found.limits,
+    }
+
+
+def _compiled_row(compiled: tpu.Compiled) -> dict[str, Any]:
+    decisions, replay = compiled.decisions, compiled.replay
+    return {
+        "values_in_fast_memory": sum(decisions.produced.values()),
+        "uses_in_fast_memory": sum(decisions.uses.values()),
+        "copies": len(decisions.copies),
+        "estimated_cycles": compiled.cycles,
+        "replayed_s": replay.objective if isinstance(replay, Result) else replay,
+        "score_s": compiled.seconds,
+    }
+
+
+def _judge(
+    compiler: tpu.Compiler, wanted: Decisions, compiles: int, seed: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Searches with the compiler as the judge; (for the report, the best options)."""
+    with console.status("searching with the compiler as the judge") as status:
+
+        def report(state: tpu.Judgement) -> None:
+            saved = 1 - state.best.seconds / state.default.seconds
+            status.update(f"{state.compiles} of {compiles} compilations, {saved:.2%} saved")
+
+        found = tpu.judge(compiler, wanted, compiles=compiles, seed=seed, report=report)
+    default, best = found.default.seconds, found.best.seconds
+    if best < default:
+        console.print(
+            f"The real compiler, {found.compiles} compilations: {best * 1e6:,.2f} µs of estimated"
+            f" cycles and replayed stalls, {1 - best / default:.2%} less than its default"
+            f" ({default * 1e6:,.2f} µs); found by {found.found_by}.",
+            highlight=False,
+        )
+    else:
+        console.print(
+            f"The real compiler, {found.compiles} compilations: nothing beats its default"
+            f" ({default * 1e6:,.2f} µs of estimated cycles and replayed stalls);"
+            f" {found.refused} candidates were refused.",
+            highlight=False,
+        )
+    return {
+        "default": _compiled_row(found.default),
+        "best": _compiled_row(found.best),
+        "found_by": found.found_by,
+        "compiles": found.compiles,
+        "refused": found.refused,
+        "curve": found.curve,
+        "options": dict(found.best.options),
+    }, dict(found.best.options)
 
 
 def validate_mapping(

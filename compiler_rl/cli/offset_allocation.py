@@ -34,11 +34,14 @@ def allocate(
         result = allocate_buffers(problem, time_limit=time_limit, seed=seed)
     faults = validate(problem, result.solution)
     write_csv(problem, result.solution, out)
-    fits = result.objective <= problem.capacity and not faults
+    fits = not faults
+    verdict = "they fit"
+    if not fits:
+        verdict = "they cannot fit" if result.detail["infeasible"] else "no fit found in time"
     console.print(
         f"{file.name}: {len(problem.ids)} buffers need {int(result.objective):,} of"
         f" {problem.capacity:,} bytes ({result.method}, {result.wall_s:.2f} s);"
-        f" {'they fit' if fits else 'they do not fit'}",
+        f" {verdict}",
         highlight=False,
     )
     if not fits:

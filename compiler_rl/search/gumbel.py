@@ -121,7 +121,7 @@ class Tree:
     """B search trees. The root is node 0; simulation i adds node i + 1 at most.
 
     Attributes:
-        states: the game's states, leaves [B, N, ...].
+        states: u32[B, N, words] the game's states, packed.
         visits: i32[B, N].
         over: bool[B, N].
         values, raw_values: f32[B, N] mean of the returns from the node; what was estimated first.
@@ -130,7 +130,7 @@ class Tree:
         logits, rewards, child_values: f32[B, N, A]. child_visits: i32[B, N, A].
     """
 
-    states: Any
+    states: jax.Array
     over: jax.Array
     visits: jax.Array
     values: jax.Array
@@ -175,7 +175,7 @@ def search(
     *,
     gumbel_scale: jax.Array | float = 1.0,
     simulations: jax.Array | int | None = None,
-    buffers: Any = None,
+    buffer: jax.Array | None = None,
 ) -> Found:
     """Searches from B positions.
 
@@ -188,13 +188,13 @@ def search(
         gumbel_scale: f32[B] or one number; 0 for no noise.
         simulations: how many to run, 1 to `settings.simulations` (the default). With 1, the action
             is drawn from the root's policy.
-        buffers: leaves [B, N, ...] of any content, to keep states in; made if None.
+        buffer: u32[B, N, words] of any content, to keep states in; made if None.
     """
     batch, num_actions = root.logits.shape
     scale = jnp.broadcast_to(jnp.asarray(gumbel_scale, jnp.float32), (batch,))
     gumbel = scale[:, None] * jax.random.gumbel(key, root.logits.shape)
-    if buffers is None:
-        buffers = make_buffers(settings, root.state)
+    if buffer is None:
+        buffer = make_buffer(settings, root.state)
     considered = jnp.asarray(_considered_visits(min(settings.considered, num_actions), settings))
     legal = root.logits > _MASKED
     count = jnp.minimum(legal.sum(axis=-1), considered.shape[0] - 1)
@@ -204,12 +204,12 @@ def search(
         wanted = considered[count, index]
         first = _root_action(tree, settings, gumbel, wanted)
         parent, action = _descend(tree, settings, first)
-        state = jax.tree.map(lambda x: x[everyone, parent], tree.states)
+        state = unpack(tree.states[everyone, parent], root.state)
         node, reward = model.step(arrays, state, action)
         tree = _add(tree, index + 1, parent, action, node, reward)
         return _back_up(tree, jnp.full(batch, index + 1))
 
-    tree = _plant(root, settings, buffers)
+    tree = _plant(root, settings, buffer)
     runs = settings.simulations if simulations is None else simulations
     tree = jax.lax.fori_loop(0, runs, simulate, tree)
 
@@ -224,7 +224,7 @@ def search(
         policy=jax.nn.softmax(improved),
         value=tree.values[:, ROOT],
         node=Node(
-            state=jax.tree.map(lambda x: x[everyone, child], tree.states),
+            state=unpack(tree.states[everyone, child], root.state),
             logits=tree.logits[everyone, child],
             value=tree.raw_values[everyone, child],
             done=tree.over[everyone, child],
@@ -234,10 +234,40 @@ def search(
     )
 
 
-def make_buffers(settings: Settings, states: Any) -> Any:
-    """Room for the states of the trees, leaves [B, N, ...], for B states."""
-    nodes = settings.simulations + 1
-    return jax.tree.map(lambda x: jnp.zeros((x.shape[0], nodes, *x.shape[1:]), x.dtype), states)
+def make_buffer(settings: Settings, states: Any) -> jax.Array:
+    """u32[B, N, words]: room for the states of the trees."""
+    batch, words = pack(states).shape
+    return jnp.zeros((batch, settings.simulations + 1, words), jnp.uint32)
+
+
+def pack(states: Any) -> jax.Array:
+    """u32[B, words]: the leaves of B states side by side; one array moves faster than many.
+
+    Leaves are of 32 bits, or of bool, which takes a word each.
+    """
+    words = []
+    for leaf in jax.tree.leaves(states):
+        flat = leaf.reshape(leaf.shape[0], -1)
+        if flat.dtype == jnp.bool_:
+            flat = flat.astype(jnp.uint32)
+        words.append(jax.lax.bitcast_convert_type(flat, jnp.uint32))
+    return jnp.concatenate(words, axis=1)
+
+
+def unpack(words: jax.Array, like: Any) -> Any:
+    """The states that `pack` made the words of; `like` has their shapes and types."""
+    leaves, structure = jax.tree.flatten(like)
+    unpacked = []
+    begin = 0
+    for leaf in leaves:
+        size = math.prod(leaf.shape[1:])
+        flat = words[:, begin : begin + size].reshape(-1, *leaf.shape[1:])
+        begin += size
+        if leaf.dtype == jnp.bool_:
+            unpacked.append(flat > 0)
+        else:
+            unpacked.append(jax.lax.bitcast_convert_type(flat, leaf.dtype))
+    return jax.tree.unflatten(structure, unpacked)
 
 
 def _considered_visits(actions: int, settings: Settings) -> np.ndarray:
@@ -263,13 +293,13 @@ def _considered_visits(actions: int, settings: Settings) -> np.ndarray:
     return table
 
 
-def _plant(root: Node, settings: Settings, buffers: Any) -> Tree:
+def _plant(root: Node, settings: Settings, buffer: jax.Array) -> Tree:
     batch, num_actions = root.logits.shape
     nodes = (batch, settings.simulations + 1)
     edges = (*nodes, num_actions)
     zeros = jnp.zeros(nodes)
     return Tree(
-        states=jax.tree.map(lambda x, s: x.at[:, ROOT].set(s), buffers, root.state),
+        states=buffer.at[:, ROOT].set(pack(root.state)),
         over=jnp.zeros(nodes, jnp.bool_).at[:, ROOT].set(root.done),
         visits=jnp.zeros(nodes, jnp.int32).at[:, ROOT].set(1),
         values=zeros.at[:, ROOT].set(root.value),
@@ -317,7 +347,7 @@ def _add(
     everyone = jnp.arange(parent.shape[0])
     return replace(
         tree,
-        states=jax.tree.map(lambda x, s: x.at[:, index].set(s), tree.states, node.state),
+        states=tree.states.at[:, index].set(pack(node.state)),
         over=tree.over.at[:, index].set(node.done),
         visits=tree.visits.at[:, index].set(1),
         values=tree.values.at[:, index].set(node.value),

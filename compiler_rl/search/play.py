@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from compiler_rl.search.gumbel import Model, Node, Settings, make_buffers, search
+from compiler_rl.search.gumbel import Model, Node, Settings, make_buffer, search
 from games.base import Game, Result
 
 BATCH = 16  # games played side by side
@@ -130,7 +130,7 @@ class _Player:
         self.arrays = arrays
         self.batch = batch
         self.noise = jnp.linspace(0.0, NOISE, batch)
-        self.start, self.buffers = _begin(self.model, settings, arrays, batch)
+        self.start, self.buffer = _begin(self.model, settings, arrays, batch)
 
     def round(
         self,
@@ -155,12 +155,12 @@ class _Player:
             hints = np.full(CHUNK, -1, dtype=np.int32)
             if guide is not None:
                 hints[: len(guide[begin : begin + CHUNK])] = guide[begin : begin + CHUNK]
-            carry, self.buffers, step = _moves(
+            carry, self.buffer, step = _moves(
                 self.model,
                 self.settings,
                 self.arrays,
                 carry,
-                self.buffers,
+                self.buffer,
                 jax.random.fold_in(key, begin),
                 self.noise,
                 runs,
@@ -194,9 +194,9 @@ class _Carry:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 3))
-def _begin(model: Model, settings: Settings, arrays: Any, batch: int) -> tuple[Node, Any]:
+def _begin(model: Model, settings: Settings, arrays: Any, batch: int) -> tuple[Node, jax.Array]:
     states = jax.vmap(lambda _: model.game.init(arrays))(jnp.arange(batch))
-    return model.root(arrays, states), make_buffers(settings, states)
+    return model.root(arrays, states), make_buffer(settings, states)
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3, 4))
@@ -205,7 +205,7 @@ def _moves(
     settings: Settings,
     arrays: Any,
     carry: _Carry,
-    buffers: Any,
+    buffer: Any,
     key: jax.Array,
     noise: jax.Array,
     simulations: jax.Array,
@@ -216,7 +216,7 @@ def _moves(
     def move(
         at: tuple[_Carry, Any], given: tuple[jax.Array, ...]
     ) -> tuple[tuple[_Carry, Any], tuple[jax.Array, jax.Array, jax.Array]]:
-        carry, buffers = at
+        carry, buffer = at
         key, runs, hint = given
         legal = carry.node.logits > jnp.finfo(jnp.float32).min
         bias = jnp.where(jnp.arange(legal.shape[1]) == hint, GUIDE, 0.0)
@@ -231,7 +231,7 @@ def _moves(
             key,
             gumbel_scale=noise,
             simulations=runs,
-            buffers=buffers,
+            buffer=buffer,
         )
         doubt = jnp.where(
             carry.node.done, 0.0, 1.0 - jax.nn.softmax(carry.node.logits).max(axis=-1)
@@ -243,5 +243,5 @@ def _moves(
         return (following, found.tree.states), (found.action, doubt.mean(), ~carry.node.done)
 
     keys = jax.random.split(key, CHUNK)
-    (carry, buffers), trail = jax.lax.scan(move, (carry, buffers), (keys, simulations, hints))
-    return carry, buffers, trail
+    (carry, buffer), trail = jax.lax.scan(move, (carry, buffer), (keys, simulations, hints))
+    return carry, buffer, trail

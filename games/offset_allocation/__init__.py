@@ -1,0 +1,1 @@
+"""Offset allocation: where buffers with fixed lifetimes go in one memory (MiniMalloc)."""
