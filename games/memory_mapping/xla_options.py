@@ -17,6 +17,11 @@ result, and each rule below follows from one observation:
   (other than those of an instruction with several results) or a size between the two.
 - A value produced in fast memory with a kept use is copied out right after its definition.
 - A prefetch that cannot start when the override says fails the compilation.
+- In a loop body the same holds, for copies of one iteration: nothing from outside is there before
+  the body's parameter. What the loop carries stays in fast memory from one iteration to the next
+  unless the `while`'s own use of it is kept; to keep what the body makes of it without that aborts
+  libtpu. What only is read in the loop is in slow memory, unless a prefetch of the value itself
+  starts before the loop; a keep of such a value does not reach its uses in the loop.
 - Malformed text and names that match nothing are ignored without a word: whoever compiles with
   the options has to read the result back.
 """
@@ -25,7 +30,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 from hlo_frontend.program import CopyWindow, Program, Use, Value
@@ -76,12 +82,16 @@ class Decisions:
         produced: position (`Value.position`) of each value that the program produces, other than
             single elements -> it is produced in fast memory.
         uses: each use of such a value, or of one that is there before -> it reads from there.
-        copies: first use that a copy into fast memory serves -> the step after which it starts.
+        copies: first use that a copy into fast memory serves -> the step after which it starts;
+            one before the loop that the use is in, if the copy is made once for all iterations.
+        carried: position of each result of a loop -> it is in fast memory all through the loop,
+            from one iteration to the next.
     """
 
     produced: Mapping[str, bool]
     uses: Mapping[UseKey, bool]
     copies: Mapping[UseKey, int]
+    carried: Mapping[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,19 +133,25 @@ def decide(program: Program, stays: Iterable[Stay]) -> Decisions:
         by_buffer.setdefault(stay.buffer, []).append(stay)
     produced: dict[str, bool] = {}
     uses: dict[UseKey, bool] = {}
-    copies: dict[UseKey, int] = {}
+    carried: dict[str, bool] = {}
+    loop_of = {loop.end: loop for loop in program.loops}
     for value in _movable(program):
         of_buffer = by_buffer.get(value.buffer, [])
         if value.def_bytes > 0:
             produced[value.position] = _served(of_buffer, value.def_step)
         for use in value.uses:
             uses[use_key(program, use)] = _served(of_buffer, use.step)
-    for buffer, of_buffer in by_buffer.items():
-        for stay in of_buffer:
-            first = _first_use(program, buffer, stay)
-            if stay.copy_in is not None and first is not None:
-                copies[use_key(program, first)] = stay.copy_in.start - 1
-    return Decisions(produced, uses, copies)
+        if program.steps[value.def_step].opcode == "while":
+            loop = loop_of[value.def_step]
+            carried[value.position] = any(
+                _ready(stay) <= loop.start and loop.end <= stay.end for stay in of_buffer
+            )
+    copies: dict[UseKey, int] = {}
+    for stay in chain.from_iterable(by_buffer.values()):
+        first = _first_use(program, stay)
+        if stay.copy_in is not None and first is not None:
+            copies[use_key(program, first[1])] = _copy_time(program, stay, stay.copy_in, *first)
+    return Decisions(produced, uses, copies, carried)
 
 
 def encode(
@@ -178,8 +194,14 @@ class _Encoder:
     def value(self, value: Value) -> None:
         keys = [use_key(self.program, use) for use in value.uses]
         fast = self.decisions.produced.get(value.position, False)
+        if not self.decisions.carried.get(value.position, True):
+            kept = _operand((value.name, 0, value.index), _tuple_index(value.index))
+            self.rules.append(f"{kept} keep_in_default_memory {{}}")
         if not self._ever_fast(value):
             self.rules.append(f"{_position(value)} keep_in_default_memory {{}}")
+            for use, key in zip(value.uses, keys, strict=True):
+                if self._computation(use.step) != self._computation(value.def_step):
+                    self._keep(value, use, key)
             return
         # Valid in slow memory: from the start, or updated there in place, or by a kept use.
         in_slow = value.def_bytes == 0 or (bool(value.updates) and not fast)
@@ -188,7 +210,7 @@ class _Encoder:
                 in_slow |= self._keep(value, use, key)
                 fast = False
             elif key in self.decisions.copies:
-                self._copy_in(value, key, in_slow=in_slow, fast=fast)
+                self._copy_in(value, use, key, in_slow=in_slow, fast=fast)
                 fast = True
 
     def _keep(self, value: Value, use: Use, key: UseKey) -> bool:
@@ -198,7 +220,7 @@ class _Encoder:
             # The two share their bytes: a keep of the result, where it has one, is for both.
             return True
         hurt = [result for result in results if self._ever_fast(result)]
-        index = f" tuple_index {{{''.join(f' index: {i}' for i in use.index)} }}"
+        index = _tuple_index(use.index)
         if not hurt:
             spare = index if use.index else ""
         elif all(result.index != use.index for result in hurt):
@@ -216,27 +238,36 @@ class _Encoder:
         self.rules.append(f"{_operand(key, spare)} keep_in_default_memory {{}}")
         return True
 
-    def _copy_in(self, value: Value, key: UseKey, *, in_slow: bool, fast: bool) -> None:
-        if fast or not in_slow:
-            why = (
-                f"no rule copies it out and in again for {key[0]} without a use in slow memory"
-                " between; the compiler may leave it in fast memory"
-                if fast
-                else f"no rule produces it in slow memory and copies it in for {key[0]}; the"
-                " compiler may produce it in fast memory"
-            )
-            self.limits.append(f"{value.position}: {why}")
+    def _copy_in(self, value: Value, use: Use, key: UseKey, *, in_slow: bool, fast: bool) -> None:
+        time = self.decisions.copies[key]
+        home = self._computation(value.def_step)
+        outside = self._computation(time) != self._computation(use.step)
+        if fast:
+            why = "no rule copies it out and in again without a use in slow memory between"
+        elif not in_slow:
+            why = "no rule produces it in slow memory and copies it in for its first use"
+        elif outside and self._computation(time) != home:
+            why = "no rule copies it in between the loops around its use"
+        else:
+            why = None
+        if why is not None:
+            self.limits.append(f"{value.position}: {why}, by {key[0]}; left to the compiler")
         elif key not in self.untimed:
-            index = f" tuple_index {{{''.join(f' index: {i}' for i in key[2])} }}" if key[2] else ""
-            time = self.decisions.copies[key]
-            self.rules.append(
-                f"{_operand(key, index)} prefetch {{ logical_time: {time} strict_timing: true }}"
+            # Of the uses inside a loop the compiler knows only the loop's own.
+            target = (
+                _position(value)
+                if outside
+                else _operand(key, _tuple_index(key[2]) if key[2] else "")
             )
+            self.rules.append(f"{target} prefetch {{ logical_time: {time} strict_timing: true }}")
 
     def _ever_fast(self, value: Value) -> bool:
         return self.decisions.produced.get(value.position, False) or any(
             self.decisions.uses.get(use_key(self.program, use), False) for use in value.uses
         )
+
+    def _computation(self, step: int) -> str:
+        return self.program.steps[step].computation
 
     def _updates(self, result: Value, value: Value) -> bool:
         return any(self.program.values[old] is value for old in result.updates)
@@ -259,20 +290,46 @@ def _ready(stay: Stay) -> int:
     return stay.start if stay.copy_in is None else stay.copy_in.done
 
 
-def _first_use(program: Program, buffer: int, stay: Stay) -> Use | None:
+def _first_use(program: Program, stay: Stay) -> tuple[Value, Use] | None:
     uses = (
-        use
-        for index in program.buffers[buffer].values
+        (program.values[index], use)
+        for index in program.buffers[stay.buffer].values
         for use in program.values[index].uses
         if _ready(stay) <= use.step < stay.end
     )
-    return min(uses, key=lambda use: (use.step, use.operand, use.index), default=None)
+    return min(uses, key=lambda u: (u[1].step, u[1].operand, u[1].index), default=None)
+
+
+def _copy_time(program: Program, stay: Stay, copy_in: CopyWindow, value: Value, use: Use) -> int:
+    """The logical time of a copy-in for `use` of `value`: it is after the step of that index."""
+    resident = None
+    number = program.steps[use.step].loop
+    while number >= 0:
+        loop = program.loops[number]
+        if loop.start <= stay.start and stay.end <= loop.end and copy_in.start >= loop.start:
+            break
+        resident, number = loop, loop.parent
+    if resident is not None:
+        return max(min(copy_in.start, resident.start) - 1, value.def_step)
+    computation = program.steps[use.step].computation
+    # What comes from outside is in the computation from its parameter on.
+    arrivals = (
+        step
+        for step in range(use.step)
+        if program.steps[step].computation == computation
+        and program.steps[step].opcode == "parameter"
+    )
+    inside = program.steps[value.def_step].computation == computation
+    return max(copy_in.start - 1, value.def_step if inside else max(arrivals, default=0))
 
 
 def _position(value: Value) -> str:
-    index = "".join(f" index: {i}" for i in value.index)
-    where = f" tuple_index {{{index} }}" if index else ""
+    where = _tuple_index(value.index) if value.index else ""
     return f'hlo_position_matcher {{ instruction_name_regex: "{_regex(value.name)}"{where} }}'
+
+
+def _tuple_index(index: tuple[int, ...]) -> str:
+    return f" tuple_index {{{''.join(f' index: {i}' for i in index)} }}"
 
 
 def _operand(key: UseKey, more: str) -> str:

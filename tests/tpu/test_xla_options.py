@@ -157,9 +157,12 @@ def test_a_kept_use_spares_one_of_several_results_by_tuple_index() -> None:
 
 def test_limits_say_what_cannot_be_asked_for() -> None:
     slow_first = xla_options(chain(), [stay(1, 1, 4, copy_in=(2, 2))])
-    assert "no rule produces it in slow memory and copies it in for b" in slow_first.limits[0]
+    assert slow_first.limits[0] == (
+        "a.1: no rule produces it in slow memory and copies it in for its first use, by b; left to"
+        " the compiler"
+    )
     round_trip = xla_options(chain(), [stay(1, 1, 3, None, (2, 3)), stay(1, 3, 4, (3, 3))])
-    assert "no rule copies it out and in again for c" in round_trip.limits[0]
+    assert "a.1: no rule copies it out and in again" in round_trip.limits[0]
     assert round_trip.limits[1] == "a.1: copied out when the compiler chooses, not in steps [2, 3)"
     assert "prefetch" not in round_trip.options[OVERRIDES]
 
