@@ -54,7 +54,7 @@ def cp_sat(problem: MemoryMappingProblem, *, time_limit: float, seed: int = 0) -
         hint = linear.values
         while value > bound * (1 + TOLERANCE) and (left := deadline - time.perf_counter()) > 0.1:
             rounds += 1
-            found = _solve(relaxation, windows, hint, deadline, seed)
+            found = _solve(relaxation, windows, linear.cuts, hint, deadline, seed)
             bound = max(bound, found.bound)
             if found.values is None:
                 break
@@ -94,11 +94,12 @@ class _Found:
 def _solve(
     relaxation: Relaxation,
     windows: Iterable[tuple[int, int]],
+    cuts: Iterable[Row],
     hint: Floats | None,
     deadline: float,
     seed: int,
 ) -> _Found:
-    """The relaxation with the rows of these windows, in whole numbers."""
+    """The relaxation with the rows of these windows, and cuts, in whole numbers."""
     problem = relaxation.problem
     in_seconds = np.array(relaxation.seconds)
     count = int(in_seconds.sum())
@@ -125,6 +126,8 @@ def _solve(
     for row in relaxation.logic:
         in_bytes = max(abs(coefficient) for coefficient in row.coefficients) > 1
         add(row, problem.alignment if in_bytes else 1)
+    for row in cuts:
+        add(row, 1)
     for row in relaxation.timing:
         add(row, unit)
     for window in windows:

@@ -13,7 +13,6 @@ from games.memory_mapping.problem import Floats, MemoryMappingProblem
 from games.memory_mapping.solution import lower_bound
 
 WINDOWS_A_ROUND = 200
-SETTLED = -1.0
 SAFETY = 1e-7  # relative; the LP solver's tolerances, taken off the bound
 
 
@@ -38,11 +37,13 @@ class LinearSolution:
     Attributes:
         bound: seconds; valid for the problem (0 if there was no time for anything).
         windows: the windows whose rows matter.
+        cuts: rows of `Relaxation.broken_roundings`.
         values: f64[columns] of the last solution, None if there is none.
     """
 
     bound: float
     windows: list[tuple[int, int]]
+    cuts: list[Row]
     values: Floats | None
 
 
@@ -98,11 +99,9 @@ def solve_linear(relaxation: Relaxation, time_limit: float) -> LinearSolution:
         solver.SetTimeLimit(max(1, int(left * 1000)))
         if solver.Solve() != pywraplp.Solver.OPTIMAL:
             break
-        before, bound = bound, objective.Value() / scale + constant
+        bound = objective.Value() / scale + constant
         values = np.array([column.solution_value() for column in columns])
         values[is_seconds] /= scale
-        if before > 0 and bound - before < SETTLED * bound:
-            break
         pending = [w for w in relaxation.broken_windows(values, WINDOWS_A_ROUND) if w not in rows]
-    binding = [window for window, row in rows.items()]
-    return LinearSolution(bound * (1.0 - SAFETY), binding, values)
+        roundings = relaxation.broken_roundings(values)
+    return LinearSolution(bound * (1.0 - SAFETY), list(rows), cuts, values)
