@@ -12,6 +12,7 @@ from math import inf
 from typing import Any
 
 from compiler_rl.search import play
+from compiler_rl.search.worker import Worker
 from games.base import Baseline, Game, Result
 from games.registry import game_of
 
@@ -53,9 +54,9 @@ def solve(
 ) -> Result[Any]:
     """The best solution found for a problem of any game; never worse than the heuristics.
 
-    Runs the game's heuristics, search over the game with the true simulator, and local search from
-    the best solutions so far. Every solution is checked by the game's validator before
-    it can win. Ctrl-C has the same effect as the time limit.
+    Runs the game's heuristics, then local search from the best solutions so far, and aside of it,
+    in a process of its own, search over the game with the true simulator. Every solution is checked
+    by the game's validator before it can win. Ctrl-C has the same effect as the time limit.
 
     Args:
         problem: a `Problem` of one of the games.
@@ -79,18 +80,17 @@ def solve(
     best = _Best(started, report)
     deadline = started + time_limit if simulations is None else inf
     interrupted = False
+    search: Worker | None = None
     try:
         for heuristic in solvers.HEURISTICS.values():
             best.add(heuristic(problem, time_limit=max(time_limit, 1.0), seed=seed))
         if simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
-            search = _Aside(
-                play,
-                game,
+            search = Worker(
                 problem,
-                seed=seed,
                 time_limit=SEARCH_SHARE * left,
                 simulations=DEFAULT_SIMULATIONS,
+                seed=seed,
             )
         else:
             best.add(play(game, problem, seed=seed, time_limit=inf, simulations=simulations))
@@ -101,35 +101,18 @@ def solve(
                 interrupted = _improve(
                     solvers.IMPROVE, problem, best, share * left, seed, moves, workers
                 )
-            if simulations is None:
-                search.offer(best)
+            if search is not None and (found := search.result()) is not None:
+                best.add(found)
+                search.stop()
+                search = None
     except KeyboardInterrupt:
         interrupted = True
         if not best.results:
             raise
+    finally:
+        if search is not None:
+            search.stop()
     return _winner(game, problem, best, interrupted)
-
-
-class _Aside:
-    """Runs a solver in a thread of its own, whose result is taken if it is there in time.
-
-    For search: what it compiles, once for each size of problem, takes longer than a short time
-    limit, and cannot be stopped.
-    """
-
-    def __init__(self, solver: Callable[..., Result[Any]], *args: Any, **options: Any) -> None:
-        self._result: Result[Any] | None = None
-
-        def run() -> None:
-            self._result = solver(*args, **options)
-
-        threading.Thread(target=run, daemon=True).start()
-
-    def offer(self, best: _Best) -> None:
-        """Adds the result if there is one, once."""
-        if self._result is not None:
-            best.add(self._result)
-            self._result = None
 
 
 def _improve(

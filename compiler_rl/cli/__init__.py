@@ -25,13 +25,11 @@ offset_allocation.register(app)
 
 def main() -> None:
     """Entry point: bad input ends in one line on standard error and exit status 2."""
-    if not os.environ.get("JAX_PLATFORMS"):
-        # Compile-time search needs no accelerator, and JAX without one says so at length.
-        jax.config.update("jax_platforms", "cpu")
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        # What search compiles takes longer than many a search: keep it for the next run.
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "compiler-rl" / "jax"))
+    # Compile-time search needs no accelerator, and JAX without one says so at length.
+    jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+    # What search compiles takes longer than many a search: its process keeps it for the next run.
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiler-rl" / "jax"))
     try:
         app()
     except InputError as error:

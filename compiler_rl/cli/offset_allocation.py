@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from games.offset_allocation.problem import from_csv
-from games.offset_allocation.solution import write_csv
-from games.offset_allocation.validator import validate
 
 from baselines.offset_allocation import allocate as allocate_buffers
 from compiler_rl.cli.common import console, parse_size, require_folder, require_positive
+from games.offset_allocation.problem import from_csv
+from games.offset_allocation.solution import write_csv
+from games.offset_allocation.validator import validate
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,68 @@
+"""Search in a process of its own: `python -m compiler_rl.search.worker IN OUT`, pickles both.
+
+What search compiles, once for each size of problem, can take longer than a short time limit and
+cannot be stopped from inside; a process can.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from games.base import Result
+
+
+class Worker:
+    """A search that runs aside; `result` is there once it is done, `stop` ends it."""
+
+    def __init__(self, problem: Any, *, time_limit: float, simulations: int, seed: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="compiler-rl-")
+        self._out = Path(self._folder.name) / "out"
+        given = Path(self._folder.name) / "in"
+        options = {"time_limit": time_limit, "simulations": simulations, "seed": seed}
+        given.write_bytes(pickle.dumps((problem, options)))
+        self._started = time.perf_counter()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(given), str(self._out)],
+            # The parent's threads have the cores; Ctrl-C is the parent's business.
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def result(self) -> Result[Any] | None:
+        """What it found, None while it is not done, or if it failed."""
+        if self._process.poll() != 0 or not self._out.exists():
+            return None
+        found: Result[Any] = pickle.loads(self._out.read_bytes())
+        return found
+
+    def stop(self) -> None:
+        """Ends the process, done or not."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+def main() -> None:
+    """Runs in the process."""
+    from compiler_rl.search.play import play  # noqa: PLC0415 (only the process needs JAX for it)
+    from games.registry import game_of  # noqa: PLC0415
+
+    problem, options = pickle.loads(Path(sys.argv[1]).read_bytes())
+    result = play(game_of(problem), problem, **options)
+    partial = Path(sys.argv[2] + ".partial")
+    partial.write_bytes(pickle.dumps(result))
+    partial.rename(sys.argv[2])
+
+
+if __name__ == "__main__":
+    main()
