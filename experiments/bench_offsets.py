@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-from games.offset_allocation.problem import OffsetAllocationProblem, from_csv
+from games.offset_allocation.problem import OffsetProblem, from_csv
 from games.offset_allocation.validator import validate
 
 from baselines.offset_allocation import allocate
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results.write_report(report(results))
 
 
-def _measure(problem: OffsetAllocationProblem, config: Cell) -> Cell:
+def _measure(problem: OffsetProblem, config: Cell) -> Cell:
     lower, upper, size = problem.lower, problem.upper, problem.size
     result = allocate(problem, time_limit=config["time_limit"], seed=config["seed"])
     faults = validate(problem, result.solution)

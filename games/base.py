@@ -46,7 +46,7 @@ class Result(Generic[SolutionT]):
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-# (problem, *, time_limit seconds, seed) -> Result: the same for greedy, annealing, CP-SAT, the agent.
+# (problem, *, time_limit seconds, seed) -> Result: the same for greedy, annealing, CP-SAT.
 Baseline = Callable[..., "Result[Any]"]
 
 
@@ -95,6 +95,9 @@ class Game(Protocol):
 
     def prior_logits(self, arrays: Any, state: Any) -> Any:
         """f32[num_actions]: the game's own prior over actions, from features of the move."""
+
+    def prior_value(self, arrays: Any, state: Any) -> Any:
+        """f32[]: the game's own estimate of the rewards still to come."""
 
     def solution(self, problem: Any, actions: Any) -> Any:
         """The solution that a full sequence of actions stands for."""

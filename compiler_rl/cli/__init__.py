@@ -26,7 +26,9 @@ offset_allocation.register(app)
 def main() -> None:
     """Entry point: bad input ends in one line on standard error and exit status 2."""
     # Compile-time search needs no accelerator, and JAX without one says so at length.
-    jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
+    jax.config.update(  # type: ignore[no-untyped-call]
+        "jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    )
     # What search compiles takes longer than many a search: its process keeps it for the next run.
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiler-rl" / "jax"))

@@ -8,8 +8,8 @@ last step is drained at the end: the program is over when its results are in slo
 
 The amount of work is weighted like everything else (`problem.py`): a copy inside a loop body is
 as much work as all its executions. (XLA drains the idle time of one iteration and multiplies only
-elapsed time, and leaves out the wait at the end.) Copies that start before the same step enter their queue in
-the order in which they must be done, then by buffer.
+elapsed time, and leaves out the wait at the end.) Copies that start before the same step enter
+their queue in the order in which they must be done, then by buffer.
 """
 
 from __future__ import annotations
