@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from baselines.memory_mapping.levels import (
+    by_depth,
     executions,
     home,
     level_positions,
@@ -36,14 +37,15 @@ from baselines.memory_mapping.levels import (
     valid_at_start,
 )
 from games.memory_mapping.problem import Bools, Floats, Ints, MemoryMappingProblem
-from games.memory_mapping.solution import FastInterval, crosses_border
+from games.memory_mapping.simulator import simulate
+from games.memory_mapping.solution import FastInterval, Mapping, crosses_border
 from hlo_frontend.program import CopyWindow
 
 # Copies that take at least this share of the whole program's time have a bucket for each start;
 # the others have fewer in proportion to the root of their time, but as many as LEAST_BUCKETS.
 FULL_RESOLUTION = 2e-3
 LEAST_BUCKETS = 4
-MOST_PARTS = 12  # into which the room of a step is cut (`broken_roundings`)
+MOST_PARTS = 12  # into which the room of a step is cut to round its row
 
 
 @dataclass
@@ -169,6 +171,7 @@ class Relaxation:
         self.idle_before = np.concatenate([[0.0], np.cumsum(self.most_idle)])
         self._loops = position_loops(problem)
         self._levels: dict[int, Bools] = {}
+        self._border_loop: dict[int, int] = {}
         self.in_fast = self._new(problem.num_accesses)
         self.elapsed = np.full(steps, -1, dtype=np.int64)
         self.stall = np.full(steps + 1, -1, dtype=np.int64)
@@ -218,6 +221,7 @@ class Relaxation:
         # (position, order, loop or access): a body's end comes before the next body's start, and
         # an inner body ends first and starts last.
         marks: list[tuple[int, int, int, int]] = []
+        depth = {loop: rank for rank, loop in enumerate(by_depth(problem))}
         loops = [
             loop
             for loop in range(len(problem.loop_start))
@@ -226,11 +230,12 @@ class Relaxation:
         ]
         for loop in loops:
             start, end = int(problem.loop_start[loop]), int(problem.loop_end[loop])
-            marks.append((start, 1, start - end, loop))
-            marks.append((end, 0, end - start, loop))
+            marks.append((start, 1, depth[loop], loop))
+            marks.append((end, 0, -depth[loop], loop))
         marks += [(int(problem.access_step[a]), 2, 0, a) for a in range(low, high)]
         events: list[Event] = []
         covered = dict(zip(loops, self._new(len(loops)).tolist(), strict=True))
+        self._border_loop.update((column, loop) for loop, column in covered.items())
         level = home(problem, buffer)
         for position, order, _, index in sorted(marks):
             if order == 2:
@@ -428,24 +433,34 @@ class Relaxation:
         problem = self.problem
         event = self.events[buffer][index]
         positions = self._starts(buffer, index)
-        # A start is no use if nothing more can be copied before the next one, and no better than
-        # an earlier one that takes no room that anybody else could need.
         if self._version_start(self.events[buffer], index) < 0:
-            taken = set(problem.access_step[slice(*problem.first_access[buffer : buffer + 2])])
-            allowed = set(positions.tolist())
-            keep = [
-                (p == event.at or self.most_idle[p] > 0)
-                and not (p - 1 in allowed and not self._tight[p - 1] and p - 1 not in taken)
-                for p in positions.tolist()
-            ]
-            kept = positions[keep]
-            positions = kept if len(kept) else positions[-1:]
+            positions = self._useful_starts(buffer, positions)
         work = executions(problem, event.level) * float(problem.copy_seconds[buffer])
         low, high = self._grouped(positions, event.at, work)
         started = self._new(len(low))
         for k in range(1, len(started)):
             self._require([int(started[k]), int(started[k - 1])], [1.0, -1.0], 0.0)
         return CopyIn(buffer, index, event.at, work, low, high, started)
+
+    def _useful_starts(self, buffer: int, positions: Ints) -> Ints:
+        """The starts without those that another one of them is always as good as."""
+        problem = self.problem
+        taken = problem.access_step[slice(*problem.first_access[buffer : buffer + 2])]
+        kept: list[int] = []
+        covered = False  # an earlier start takes no room that anybody could need until here
+        for k, position in enumerate(positions.tolist()):
+            step = position - 1
+            covered = (
+                covered and positions[k - 1] == step and not self._tight[step] and step not in taken
+            )
+            if covered:
+                continue
+            # A start is no use if nothing can be copied before the next one.
+            later = positions[k + 1] if k + 1 < len(positions) else -1
+            if later < 0 or self.idle_before[later] > self.idle_before[position]:
+                kept.append(position)
+                covered = True
+        return np.array(kept, dtype=np.int64)
 
     def _new_copy_out(self, buffer: int, index: int) -> CopyOut:
         problem = self.problem
@@ -508,7 +523,7 @@ class Relaxation:
                 for k in [int(np.searchsorted(copy.high, event.at, side="right")) - 1]
                 if k >= 0
             ]
-            if in_flight:
+            if in_flight and not self._is_loop_end(events, index):
                 columns = [event.column, *(int(copy.started[k]) for copy, k in in_flight)]
                 self._require(columns, [-1.0] * len(columns), -1.0)
             if out is not None:
@@ -583,16 +598,11 @@ class Relaxation:
                 continue
             column = int(self._new(1, float(least[step]), most, seconds=True)[0])
             self.elapsed[step] = column
-            own = accesses[step]
             # A single access cannot save more than takes the step to its least.
             cap = float(self.slow[step] - least[step])
-            self.timing.append(
-                Row(
-                    [column, *(int(self.in_fast[a]) for a in own)],
-                    [1.0, *(min(float(saved[a]), cap) for a in own)],
-                    float(self.slow[step]),
-                )
-            )
+            own = [int(self.in_fast[access]) for access in accesses[step]]
+            gain = np.minimum(saved[accesses[step]], cap)
+            self.timing.append(Row([column, *own], [1.0, *gain.tolist()], float(self.slow[step])))
         waits = {copy.done for copy in self.copies_in}
         waits |= {int(end) for copy in self.copies_out for end in copy.high}
         if waits:
@@ -725,6 +735,61 @@ class Relaxation:
                 )
                 result.append(stay)
         return result
+
+    def values_of(self, mapping: Mapping) -> Floats:
+        """f64[columns] of a legal mapping; stalls are where the program waits for copies."""
+        values = np.zeros(len(self.upper))
+        by_buffer: dict[int, list[FastInterval]] = {}
+        for stay in mapping.intervals:
+            by_buffer.setdefault(stay.buffer, []).append(stay)
+        held: dict[tuple[int, int], FastInterval] = {}  # last event -> stay
+        fetched: dict[tuple[int, int], FastInterval] = {}  # first event -> stay
+        for buffer, stays in by_buffer.items():
+            events = self.events[buffer]
+            for stay in stays:
+                inside = [
+                    index
+                    for index, event in enumerate(events)
+                    if stay.ready <= event.at
+                    and event.end <= stay.end
+                    and not (event.access < 0 and self._only_touches(stay, event))
+                ]
+                if not inside:
+                    continue
+                for index in inside:
+                    values[events[index].column] = 1.0
+                for index in range(inside[0], inside[-1]):
+                    values[self.stays[buffer][index]] = 1.0
+                fetched[buffer, inside[0]] = stay
+                held[buffer, inside[-1]] = stay
+        for copy in self.copies_in:
+            stay = fetched.get((copy.buffer, copy.event))
+            if stay is not None and stay.copy_in is not None:
+                bucket = int(np.searchsorted(copy.high, stay.start, side="right")) - 1
+                # Left-out starts are no better than an earlier one, or else than a later one.
+                if bucket < 0 or self._tight[copy.high[bucket] : stay.start].any():
+                    bucket += 1
+                values[copy.started[bucket:]] = 1.0
+        for out in self.copies_out:
+            stay = held.get((out.buffer, out.event))
+            if stay is not None and stay.copy_out is not None:
+                values[out.column] = 1.0
+                values[out.held[: np.searchsorted(out.high, stay.end)]] = 1.0
+        timeline = simulate(self.problem, mapping)
+        columns = self.elapsed >= 0
+        values[self.elapsed[columns]] = timeline.elapsed[columns]
+        waits = np.flatnonzero(self.stall >= 0)
+        if len(waits):
+            at = np.minimum(np.searchsorted(waits, np.arange(len(timeline.stall))), len(waits) - 1)
+            np.add.at(values, self.stall[waits[at]], timeline.stall)
+        return values
+
+    def _only_touches(self, stay: FastInterval, border: Event) -> bool:
+        """Whether the border's loop is not one whose whole body the stay covers."""
+        loop = self._border_loop[border.column]
+        return not (
+            stay.start <= self.problem.loop_start[loop] and self.problem.loop_end[loop] <= stay.end
+        )
 
     def _stay(
         self,
