@@ -447,19 +447,11 @@ class Relaxation:
         problem = self.problem
         taken = problem.access_step[slice(*problem.first_access[buffer : buffer + 2])]
         kept: list[int] = []
-        covered = False  # an earlier start takes no room that anybody could need until here
         for k, position in enumerate(positions.tolist()):
             step = position - 1
-            covered = (
-                covered and positions[k - 1] == step and not self._tight[step] and step not in taken
-            )
-            if covered:
-                continue
-            # A start is no use if nothing can be copied before the next one.
-            later = positions[k + 1] if k + 1 < len(positions) else -1
-            if later < 0 or self.idle_before[later] > self.idle_before[position]:
+            # An earlier start that takes no room that anybody else could need is no worse.
+            if k == 0 or positions[k - 1] != step or self._tight[step] or step in taken:
                 kept.append(position)
-                covered = True
         return np.array(kept, dtype=np.int64)
 
     def _new_copy_out(self, buffer: int, index: int) -> CopyOut:
@@ -480,14 +472,10 @@ class Relaxation:
 
     def _starts_with_body(self, events: list[Event], index: int) -> bool:
         """A loop's body whose first step defines the buffer: nothing has to be there before."""
-        event = events[index]
-        return (
-            event.access < 0
-            and not self._is_loop_end(events, index)
-            and index + 1 < len(events)
-            and events[index + 1].defines
-            and events[index + 1].at == event.at
-        )
+        if events[index].access >= 0 or self._is_loop_end(events, index):
+            return False
+        first = next(event for event in events[index:] if event.access >= 0)
+        return first.defines and first.at == events[index].at
 
     def _add_covers(self, events: list[Event], stays: list[int]) -> None:
         """A loop's border column means a stay of the whole body."""
@@ -765,10 +753,8 @@ class Relaxation:
         for copy in self.copies_in:
             stay = fetched.get((copy.buffer, copy.event))
             if stay is not None and stay.copy_in is not None:
-                bucket = int(np.searchsorted(copy.high, stay.start, side="right")) - 1
-                # Left-out starts are no better than an earlier one, or else than a later one.
-                if bucket < 0 or self._tight[copy.high[bucket] : stay.start].any():
-                    bucket += 1
+                # A start that was left out is no better than the one before it.
+                bucket = int(np.searchsorted(copy.low, stay.start, side="right")) - 1
                 values[copy.started[bucket:]] = 1.0
         for out in self.copies_out:
             stay = held.get((out.buffer, out.event))
@@ -788,7 +774,7 @@ class Relaxation:
         """Whether the border's loop is not one whose whole body the stay covers."""
         loop = self._border_loop[border.column]
         return not (
-            stay.start <= self.problem.loop_start[loop] and self.problem.loop_end[loop] <= stay.end
+            stay.ready <= self.problem.loop_start[loop] and self.problem.loop_end[loop] <= stay.end
         )
 
     def _stay(
