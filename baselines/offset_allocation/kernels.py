@@ -82,8 +82,8 @@ def _earlier_overlaps(rank: Int64, lower: Int64, upper: Int64) -> tuple[Int64, I
 
 
 @njit(cache=True)
-def _first_fit_sparse(
-    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64
+def _fit_sparse(
+    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64, best: bool
 ) -> Integer:
     n = order.size
     rank = np.empty(n, np.int64)
@@ -110,18 +110,23 @@ def _first_fit_sparse(
             ends[at] = end
             count += 1
         offset = 0
+        gap, gap_size = -1, np.int64(0)
         for k in range(count):
-            if starts[k] - offset >= size[i]:
-                break
+            if starts[k] - offset >= size[i] and (gap < 0 or starts[k] - offset < gap_size):
+                gap, gap_size = offset, starts[k] - offset
+                if not best:
+                    break
             offset = max(offset, ends[k])
+        if gap >= 0:
+            offset = gap
         offsets_out[i] = offset
         peak = max(peak, offset + size[i])
     return peak
 
 
 @njit(cache=True)
-def _first_fit_dense(
-    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64
+def _fit_dense(
+    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64, best: bool
 ) -> Integer:
     placed = np.empty(order.size, np.int32)  # in order of offset
     count = 0
@@ -129,12 +134,18 @@ def _first_fit_dense(
     for i in order:
         offset = 0
         if upper[i] > lower[i] and size[i] > 0:
+            gap, gap_size = -1, np.int64(0)
             for k in range(count):
                 j = placed[k]
                 if lower[j] < upper[i] and lower[i] < upper[j]:
-                    if offsets_out[j] - offset >= size[i]:
-                        break
+                    free = offsets_out[j] - offset
+                    if free >= size[i] and (gap < 0 or free < gap_size):
+                        gap, gap_size = offset, free
+                        if not best:
+                            break
                     offset = max(offset, offsets_out[j] + size[j])
+            if gap >= 0:
+                offset = gap
             low, high = 0, count
             while low < high:
                 middle = (low + high) // 2
@@ -149,6 +160,16 @@ def _first_fit_dense(
         offsets_out[i] = offset
         peak = max(peak, offset + size[i])
     return peak
+
+
+@njit(cache=True)
+def _fit(
+    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64, best: bool
+) -> Integer:
+    n = order.size
+    if _overlap_pairs(lower, upper) * DENSE < n * n:
+        return _fit_sparse(order, lower, upper, size, offsets_out, best)
+    return _fit_dense(order, lower, upper, size, offsets_out, best)
 
 
 @njit(cache=True)
@@ -167,10 +188,15 @@ def first_fit_order(
     Returns:
         The peak: bytes from offset 0 to the top of the highest buffer.
     """
-    n = order.size
-    if _overlap_pairs(lower, upper) * DENSE < n * n:
-        return _first_fit_sparse(order, lower, upper, size, offsets_out)
-    return _first_fit_dense(order, lower, upper, size, offsets_out)
+    return _fit(order, lower, upper, size, offsets_out, False)
+
+
+@njit(cache=True)
+def best_fit_order(
+    order: Int64, lower: Int64, upper: Int64, size: Int64, offsets_out: Int64
+) -> Integer:
+    """The same, each buffer in the smallest gap where it fits, or above all others."""
+    return _fit(order, lower, upper, size, offsets_out, True)
 
 
 @njit(cache=True)

@@ -47,8 +47,8 @@ RUNNING, SOLVED, INFEASIBLE, FULL = 0, 1, -1, 2
 LOWEST, TIGHTEST = 0, 1  # how the next buffer is selected
 PLACED = np.int64(1) << 62  # the bound of a placed buffer: above all others
 
-RESTART = 10  # nodes of the shortest run, for each buffer
-NOISE = 0.3  # most places, as a share of all, that a buffer is moved down in a random order
+RESTART = 5  # nodes of the shortest run, for each buffer
+NOISE = 0.15  # most places, as a share of all, that a buffer is moved down in a random order
 
 # Indices of Search.counters.
 CAPACITY, UNIT, DEPTH, TRAIL, FLOORS, OPEN, WAITING, DECISIONS, NODES, RUN, LEFT, SELECTION = range(
@@ -458,7 +458,7 @@ def _select(s: Search) -> int:
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def run(s: Search, nodes: int) -> int:
     """Searches on for a number of nodes.
 
@@ -600,9 +600,13 @@ def set_rank(s: Search, order: int, noise: float) -> None:
             rank[order_so_far[by_key[x]]] = x
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def advance(s: Search, nodes: int) -> int:
-    """Searches on for a number of nodes, with restarts; returns as `run`."""
+    """Searches on for a number of nodes, with restarts.
+
+    Returns:
+        SOLVED, INFEASIBLE or RUNNING, as `run`. A run that is FULL is given up.
+    """
     c = s.counters
     while nodes > 0:
         if c[LEFT] <= 0:
@@ -620,7 +624,9 @@ def advance(s: Search, nodes: int) -> int:
         status = run(s, min(nodes, c[LEFT]))
         nodes -= c[NODES] - before
         c[LEFT] -= c[NODES] - before
-        if status != RUNNING:
+        if status == FULL:
+            c[LEFT] = 0
+        elif status != RUNNING:
             return status
     return RUNNING
 

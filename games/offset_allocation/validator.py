@@ -1,42 +1,54 @@
-"""Checks offsets on their own: no solver's code is used here."""
+"""Independent checker of offsets: a sweep over time in plain numpy, sharing no code with the game.
+
+A solution is valid if every offset is there, not negative and a multiple of the alignment, no
+buffer ends above the capacity, and no two buffers alive at a common time share a byte.
+"""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
 
-from games.offset_allocation.problem import OffsetProblem
-from games.offset_allocation.solution import Offsets
+import numpy as np
+
+if TYPE_CHECKING:
+    from games.offset_allocation.problem import OffsetProblem
+    from games.offset_allocation.solution import Offsets
 
 
 def validate(problem: OffsetProblem, solution: Offsets) -> list[str]:
-    """Every broken rule as one line: a byte outside the memory, or one that two buffers share."""
+    """Every broken rule as one line; [] for a valid solution that fits the capacity."""
+    offsets = np.asarray(solution.offset)
     count = len(problem.ids)
-    if len(solution.offset) != count:
-        return [f"{len(solution.offset)} offsets for {count} buffers"]
+    if offsets.shape != (count,) or offsets.dtype.kind not in "iu":
+        return [
+            f"offsets have shape {offsets.shape} and type {offsets.dtype},"
+            f" expected ({count},) integers"
+        ]
+    bottoms = offsets.astype(np.int64)
+    tops = bottoms + problem.size
     faults = []
-    bottom = [int(offset) for offset in solution.offset]
-    top = [low + int(size) for low, size in zip(bottom, problem.size, strict=True)]
-    for i in range(count):
-        if bottom[i] < 0 or top[i] > problem.capacity:
+    for k in np.flatnonzero((bottoms < 0) | (tops > problem.capacity)):
+        faults.append(
+            f"{problem.ids[k]}: bytes [{bottoms[k]}, {tops[k]}) are outside of the memory"
+            f" [0, {problem.capacity})"
+        )
+    for k in np.flatnonzero(bottoms % problem.alignment):
+        faults.append(
+            f"{problem.ids[k]}: offset {bottoms[k]} is no multiple of {problem.alignment}"
+        )
+    alive: list[int] = []
+    for k in np.argsort(problem.lower, kind="stable").tolist():
+        now = problem.lower[k]
+        alive = [j for j in alive if problem.upper[j] > now]
+        others = np.array(alive, dtype=np.int64)
+        shared_from = np.maximum(bottoms[others], bottoms[k])
+        shared_to = np.minimum(tops[others], tops[k])
+        for x in np.flatnonzero(shared_from < shared_to):
+            j = alive[x]
+            end = min(problem.upper[j], problem.upper[k])
             faults.append(
-                f"{problem.ids[i]}: bytes [{bottom[i]}, {top[i]}) are outside of the memory"
-                f" [0, {problem.capacity})"
+                f"{problem.ids[j]} and {problem.ids[k]} share bytes"
+                f" [{shared_from[x]}, {shared_to[x]}) during [{now}, {end})"
             )
-    events = [(int(problem.upper[i]), 0, i) for i in range(count) if problem.size[i] > 0]
-    events += [(int(problem.lower[i]), 1, i) for i in range(count) if problem.size[i] > 0]
-    # The live buffers by offset; while they share no byte, neighbours are all there is to compare.
-    live: list[tuple[int, int]] = []
-    for time, starts, i in sorted(events):
-        if not starts:
-            live.remove((bottom[i], i))
-            continue
-        at = bisect_left(live, (bottom[i], i))
-        for _, j in live[max(at - 1, 0) : at + 1]:
-            low, high = max(bottom[i], bottom[j]), min(top[i], top[j])
-            if low < high:
-                faults.append(
-                    f"{problem.ids[i]} and {problem.ids[j]} share bytes [{low}, {high}) at time"
-                    f" {time}"
-                )
-        insort(live, (bottom[i], i))
+        alive.append(k)
     return faults
