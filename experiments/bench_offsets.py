@@ -14,12 +14,12 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-from games.offset_allocation.problem import OffsetProblem, from_csv
-from games.offset_allocation.validator import validate
 
 from baselines.offset_allocation import allocate
 from baselines.offset_allocation.kernels import first_fit_order
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
+from games.offset_allocation.problem import OffsetProblem, from_csv
+from games.offset_allocation.validator import validate
 from hlo_frontend.errors import InputError
 
 NAME = "offset_allocation"

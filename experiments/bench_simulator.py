@@ -78,7 +78,7 @@ def _rate(once: Callable[[], Any], units: int, time_limit: float) -> float:
 
 def _rules(problem: MemoryMappingProblem, time_limit: float, seed: int, batch: int) -> Cell:
     arrays = GAME.arrays(problem)
-    length = arrays.moves.unit.shape[0]
+    length = arrays.length
 
     def game(arrays: Any, key: jax.Array) -> jax.Array:
         def move(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:

@@ -425,7 +425,7 @@ class Relaxation:
                 for step in range(begin, int(out.low[k])):
                     present[step][column] = size
                 begin = int(out.low[k])
-        for step in np.flatnonzero(self._tight):
+        for step in np.flatnonzero(self._tight).tolist():
             room[step][0].extend(present[step])
             room[step][1].extend(present[step].values())
 
@@ -601,9 +601,10 @@ class Relaxation:
         )
 
     def _most_saved(self, saved: Floats) -> Floats:
-        return np.bincount(
+        most: Floats = np.bincount(
             self.problem.access_step, weights=saved, minlength=self.problem.num_steps
-        )
+        ).astype(np.float64)
+        return most
 
     def window(self, start: int, end: int) -> Row:
         """The row that the copies inside of the positions [start, end] have time there."""

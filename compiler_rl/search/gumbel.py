@@ -28,7 +28,7 @@ from games.base import Game
 
 ROOT = 0
 _UNVISITED = -1
-_MASKED = jnp.finfo(jnp.float32).min
+_MASKED = float(np.finfo(np.float32).min)
 
 
 @jax.tree_util.register_dataclass
@@ -331,7 +331,7 @@ def _descend(tree: Tree, settings: Settings, action: jax.Array) -> tuple[jax.Arr
         return node, action, child
 
     start = (node, action, tree.children[everyone, ROOT, action])
-    node, action, _ = jax.lax.while_loop(on_the_way, down, start)
+    node, action, _ = jax.lax.while_loop(on_the_way, down, start)  # type: ignore[arg-type]
     return node, action
 
 
@@ -435,7 +435,9 @@ def _completed(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
     visits = tree.child_visits[everyone, node]
     q = tree.rewards[everyone, node] + tree.child_values[everyone, node]
     visited = visits > 0
-    prior = jnp.maximum(jnp.finfo(jnp.float32).tiny, jax.nn.softmax(tree.logits[everyone, node]))
+    prior = jnp.maximum(
+        float(np.finfo(np.float32).tiny), jax.nn.softmax(tree.logits[everyone, node])
+    )
     seen = jnp.where(visited, prior, 0.0).sum(axis=-1, keepdims=True)
     mean = jnp.where(visited, prior * q / jnp.where(visited, seen, 1.0), 0.0).sum(axis=-1)
     total = visits.sum(axis=-1)

@@ -168,7 +168,7 @@ class _Player:
             )
             trail.append(step)
             if len(trail) == 1:
-                jax.block_until_ready(carry)
+                jax.block_until_ready(carry)  # type: ignore[no-untyped-call]
                 started = time.perf_counter()  # compiling is over
         actions, doubt, active = (
             np.concatenate([np.asarray(s[i]) for s in trail]) for i in range(3)
@@ -218,7 +218,7 @@ def _moves(
     ) -> tuple[tuple[_Carry, Any], tuple[jax.Array, jax.Array, jax.Array]]:
         carry, buffer = at
         key, runs, hint = given
-        legal = carry.node.logits > jnp.finfo(jnp.float32).min
+        legal = carry.node.logits > float(np.finfo(np.float32).min)
         bias = jnp.where(jnp.arange(legal.shape[1]) == hint, GUIDE, 0.0)
         root = replace(
             carry.node, logits=jnp.where(legal, carry.node.logits + bias, carry.node.logits)
