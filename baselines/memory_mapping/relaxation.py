@@ -752,16 +752,16 @@ class Relaxation:
                 fetched[buffer, inside[0]] = stay
                 held[buffer, inside[-1]] = stay
         for copy in self.copies_in:
-            stay = fetched.get((copy.buffer, copy.event))
-            if stay is not None and stay.copy_in is not None:
+            into = fetched.get((copy.buffer, copy.event))
+            if into is not None and into.copy_in is not None:
                 # A start that was left out is no better than the one before it.
-                bucket = int(np.searchsorted(copy.low, stay.start, side="right")) - 1
+                bucket = int(np.searchsorted(copy.low, into.start, side="right")) - 1
                 values[copy.started[bucket:]] = 1.0
         for out in self.copies_out:
-            stay = held.get((out.buffer, out.event))
-            if stay is not None and stay.copy_out is not None:
+            left = held.get((out.buffer, out.event))
+            if left is not None and left.copy_out is not None:
                 values[out.column] = 1.0
-                values[out.held[: np.searchsorted(out.high, stay.end)]] = 1.0
+                values[out.held[: np.searchsorted(out.high, left.end)]] = 1.0
         timeline = simulate(self.problem, mapping)
         columns = self.elapsed >= 0
         values[self.elapsed[columns]] = timeline.elapsed[columns]
