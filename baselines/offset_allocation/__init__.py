@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from baselines.offset_allocation.allocate import allocate
 from baselines.offset_allocation.cp_sat import cp_sat
-from baselines.offset_allocation.exact import exact
-from baselines.offset_allocation.first_fit import (
-    best_fit_by_size,
-    first_fit_by_area,
-    first_fit_by_length,
-    first_fit_by_size,
-)
+from baselines.offset_allocation.exact import exact, lower_peak
+from baselines.offset_allocation.heuristics import HEURISTICS
+from baselines.offset_allocation.local_search import local_search
 from games.base import Baseline, Exact
 
-HEURISTICS: dict[str, Baseline] = {
-    "first_fit_by_size": first_fit_by_size,
-    "first_fit_by_area": first_fit_by_area,
-    "first_fit_by_length": first_fit_by_length,
-    "best_fit_by_size": best_fit_by_size,
-}
+IMPROVE: Baseline = lower_peak
 EXACT = Exact("exact", exact, 0.0)
+# All that a table compares.
+BASELINES: dict[str, Baseline] = {
+    **HEURISTICS,
+    "annealing": local_search,
+    "exact": exact,
+    "cp_sat": cp_sat,
+}
 
-__all__ = ["EXACT", "HEURISTICS", "allocate", "cp_sat", "exact"]
+__all__ = [
+    "BASELINES",
+    "EXACT",
+    "HEURISTICS",
+    "IMPROVE",
+    "allocate",
+    "cp_sat",
+    "exact",
+    "local_search",
+    "lower_peak",
+]

@@ -1,43 +1,55 @@
-"""The allocator that users call: heuristics first, then the exact search."""
+"""The allocator that users call: heuristics first, then the exact search in two threads."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import replace
-
-from baselines.offset_allocation.exact import exact
-from baselines.offset_allocation.first_fit import (
-    best_fit_by_size,
-    first_fit_by_area,
-    first_fit_by_length,
-    first_fit_by_size,
-)
+from baselines.offset_allocation.exact import Descent
+from baselines.offset_allocation.heuristics import HEURISTICS
+from baselines.offset_allocation.incumbent import Incumbent
 from games.base import Result
 from games.offset_allocation.problem import OffsetProblem
 from games.offset_allocation.solution import Offsets
 
 
-def allocate(problem: OffsetProblem, *, time_limit: float, seed: int = 0) -> Result[Offsets]:
+def allocate(
+    problem: OffsetProblem,
+    *,
+    time_limit: float,
+    seed: int = 0,
+    workers: int = 2,
+    nodes: int | None = None,
+) -> Result[Offsets]:
     """Offsets within the capacity if they are found in time, else the lowest peak found.
 
-    Never worse than first fit. `detail["infeasible"]` tells that no offsets can fit.
+    Never worse than the heuristics. To lower the peak as far as it goes, give a problem with a
+    smaller capacity, down to `problem.max_load`.
+
+    Args:
+        problem: what to allocate.
+        time_limit: seconds; the first heuristic runs to its end in any case.
+        seed: of the exact search.
+        workers: threads of the exact search.
+        nodes: a budget in decisions instead of the time limit; with one worker the result is then
+            deterministic.
+
+    Returns:
+        The best solution. Where it does not fit, `detail["infeasible"]` says whether none can; and
+        the peak is then the lowest found, lowest of all if it equals `bound`. Ctrl-C has the same
+        effect as the time limit.
     """
-    started = time.perf_counter()
-    heuristics = (first_fit_by_size, first_fit_by_area, first_fit_by_length, best_fit_by_size)
-    best = min(
-        (solver(problem, time_limit=time_limit, seed=seed) for solver in heuristics),
-        key=lambda result: result.objective,
-    )
-    detail = {"nodes": 0, "infeasible": False}
-    if best.objective > problem.capacity:
-        left = time_limit - (time.perf_counter() - started)
-        found = exact(problem, time_limit=left, seed=seed)
-        detail = dict(found.detail)
-        if found.objective < best.objective:
-            best = found
-    return replace(
-        best,
-        bound=float(problem.max_load[0]),
-        wall_s=time.perf_counter() - started,
-        detail=detail,
-    )
+    best = Incumbent(problem)
+    bound = problem.max_load[0]
+    detail: dict[str, object] = {"nodes": 0, "infeasible": bound > problem.capacity}
+    try:
+        for heuristic in HEURISTICS.values():
+            result = heuristic(problem, time_limit=time_limit, seed=seed)
+            best.offer(result.method, result.solution.offset)
+            if best.peak <= problem.capacity:
+                break
+        else:
+            descent = Descent(best, problem.capacity, seed, time_limit, nodes)
+            descent.run(workers)
+            bound, detail = descent.bound, descent.detail()
+    except KeyboardInterrupt:
+        if not best.curve:
+            raise
+    return best.result(best.method, bound=float(bound), **detail)

@@ -8,6 +8,7 @@ Management for Deep Neural Net Inference", 2020). Lowest first is the first dive
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -26,7 +27,7 @@ from baselines.offset_allocation.search import (
     set_rank,
     write_offsets,
 )
-from games.base import Result
+from games.base import Baseline, Result
 from games.offset_allocation.problem import Ints, OffsetProblem
 from games.offset_allocation.solution import Offsets
 
@@ -49,8 +50,8 @@ def first_fit(
     """Each buffer, in order, at the lowest offset where it fits."""
     del time_limit, seed
     best = Incumbent(problem)
-    best.offer(f"first_fit_{by}", _fit(problem, by, False))
-    return best.result(f"first_fit_{by}")
+    best.offer(f"first_fit_by_{by}", _fit(problem, by, False))
+    return best.result(f"first_fit_by_{by}")
 
 
 def best_fit(
@@ -59,8 +60,8 @@ def best_fit(
     """Each buffer, in order, in the smallest gap where it fits."""
     del time_limit, seed
     best = Incumbent(problem)
-    best.offer(f"best_fit_{by}", _fit(problem, by, True))
-    return best.result(f"best_fit_{by}")
+    best.offer(f"best_fit_by_{by}", _fit(problem, by, True))
+    return best.result(f"best_fit_by_{by}")
 
 
 def lowest_first(problem: OffsetProblem, *, time_limit: float, seed: int = 0) -> Result[Offsets]:
@@ -91,3 +92,13 @@ def _fit(problem: OffsetProblem, by: str, tightest_gap: bool) -> Ints:
     place = best_fit_order if tightest_gap else first_fit_order
     place(order_by(problem, by), problem.lower, problem.upper, problem.aligned_size, offsets)
     return offsets
+
+
+HEURISTICS: dict[str, Baseline] = {
+    **{
+        f"first_fit_by_{by}": partial(first_fit, by=by)
+        for by in ("size", "area", "length", "start")
+    },
+    "best_fit_by_size": best_fit,
+    "lowest_first": lowest_first,
+}

@@ -517,10 +517,10 @@ def run(s: Search, nodes: int) -> int:
 
 
 @njit(cache=True)
-def _random(s: Search) -> float:
-    """Uniform in [0, 1): splitmix64 (Steele, Lea & Flood, 2014)."""
-    s.random[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = s.random[0]
+def uniform(state: UInt64) -> float:
+    """The generator's next number in [0, 1): splitmix64 (Steele, Lea & Flood, 2014)."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = state[0]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
@@ -587,7 +587,7 @@ def set_rank(s: Search, order: int, noise: float) -> None:
             elif what == COVER:
                 key[k] = s.size[k] * (s.lower[k] - s.upper[k])
             else:
-                key[k] = int(1000 * (rank[k] + noise * n * _random(s)))
+                key[k] = int(1000 * (rank[k] + noise * n * uniform(s.random)))
         # Stable, from the least significant key to the most: ties keep the order so far.
         by_rank = np.empty(n, np.int64)
         for k in range(n):
@@ -618,8 +618,8 @@ def advance(s: Search, nodes: int) -> int:
                 c[SELECTION] = LOWEST if i < len(ORDERS) else TIGHTEST
                 set_rank(s, i % len(ORDERS), 0.0)
             else:
-                c[SELECTION] = TIGHTEST if _random(s) < 1 / 3 else LOWEST
-                set_rank(s, int(_random(s) * len(ORDERS)), NOISE * _random(s) ** 2)
+                c[SELECTION] = TIGHTEST if uniform(s.random) < 1 / 3 else LOWEST
+                set_rank(s, int(uniform(s.random) * len(ORDERS)), NOISE * uniform(s.random) ** 2)
         before = c[NODES]
         status = run(s, min(nodes, c[LEFT]))
         nodes -= c[NODES] - before
