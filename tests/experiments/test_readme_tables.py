@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments import readme_tables
 from experiments.common import Results
 from hlo_frontend.errors import InputError
-
-readme_tables = pytest.importorskip("experiments.readme_tables", exc_type=ImportError)
 
 README = "Speed.\n\n<!-- table:speed -->\nas fast as I say\n<!-- /table -->\n\nEnd.\n"
 
