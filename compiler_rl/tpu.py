@@ -182,7 +182,7 @@ class Compiler:
         return read_text(self._text.encode())
 
     def _kept(self, options: Mapping[str, str]) -> Path | None:
-        """Where the compilation is kept; the program itself is compiled anew in each session."""
+        """Where the compilation is kept; that without assignment is not."""
         if not self._identity:
             return None
         key = json.dumps([self._identity, self.chip.name, self._version, sorted(options.items())])

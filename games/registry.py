@@ -9,7 +9,6 @@ from games.base import Game
 
 GAMES = {
     "memory_mapping": "games.memory_mapping",
-    "offset_allocation": "games.offset_allocation",
 }
 
 
