@@ -60,7 +60,9 @@ def solve(
 
     Args:
         problem: a `Problem` of one of the games.
-        time_limit: seconds; the heuristics run to their end in any case.
+        time_limit: seconds; the heuristics run to their end in any case. The clock starts once
+            native kernels are loaded; the first time after installation they are compiled, which
+            takes up to a minute.
         simulations: a budget for determinism: that many simulations a move, and local search in
             proportion; `time_limit` is then not looked at.
         seed: of search and local search.
@@ -76,6 +78,7 @@ def solve(
     """
     game = game_of(problem)
     solvers = import_module(f"baselines.{game.name}")
+    solvers.prepare()
     started = time.perf_counter()
     best = _Best(started, report)
     deadline = started + time_limit if simulations is None else inf

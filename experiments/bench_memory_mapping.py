@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 
+from baselines import memory_mapping
 from baselines.memory_mapping import EXACT, compiler_replay
 from baselines.memory_mapping.all_slow import all_slow
 from baselines.memory_mapping.local_search import local_search
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in chosen.programs.split(",")
     ]
     results = Results(chosen.out, NAME)
-    _load_kernels()
+    memory_mapping.prepare()
     for source in sources:
         results.measure({"program": source.name, "method": "load"}, partial(_load, source))
         for size in parse_mib(chosen.sizes):
@@ -131,13 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @cache
 def _program(path: Path) -> Program:
     return load(path)
-
-
-def _load_kernels() -> None:
-    """Loads the native kernels (or compiles them), which would else count for the first method."""
-    problem = from_program(_program(example_path(f"mlp.{CHIP}.nomsa")), get_chip(CHIP), 16 * MIB)
-    for method in (msa, local_search):
-        method(problem, time_limit=0.2)
 
 
 def _load(source: Source) -> Cell:

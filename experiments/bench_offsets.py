@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from baselines.offset_allocation import allocate
+from baselines.offset_allocation import allocate, prepare
 from baselines.offset_allocation.kernels import first_fit_order
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.offset_allocation.problem import OffsetProblem, from_csv
@@ -34,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = sorted(chosen.folder.glob("*.csv"))
     if not files:
         raise InputError(f"{chosen.folder}: no CSV files there")
-    # Loads the kernels, or compiles them, which would else count for the first instance.
-    allocate(from_csv(files[0], chosen.capacity), time_limit=0.1, seed=0)
+    prepare()
     results = Results(chosen.out, NAME)
     for path in files:
         problem = from_csv(path, chosen.capacity)

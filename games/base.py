@@ -9,7 +9,8 @@ A game is one folder under `games/` of the same few files:
 - `picture.py`: the solution as people want to see it.
 
 Its solvers are in `baselines/<game>/`, whose `__init__` names them: `HEURISTICS` (fast, always run
-first), `IMPROVE` (local search, which also takes `start`, `moves` and `stop`) and `EXACT`.
+first), `IMPROVE` (local search, which also takes `start`, `moves` and `stop`), `EXACT`, and
+`prepare()`, which loads what is compiled, before the clock starts.
 """
 
 from __future__ import annotations

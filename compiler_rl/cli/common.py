@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
@@ -44,6 +45,12 @@ def require_folder(path: Path | None, option: str) -> None:
     """Raises InputError if a file could not be written there: better now than after the search."""
     if path is not None and not path.absolute().parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+
+
+def prepare(solvers: ModuleType) -> None:
+    """Loads a game's native kernels, and says why that takes long where it does."""
+    with console.status("loading native kernels; compiling them, once after installation"):
+        solvers.prepare()
 
 
 class Progress:

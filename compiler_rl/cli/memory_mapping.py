@@ -15,12 +15,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from baselines import memory_mapping
 from baselines.memory_mapping import EXACT, compiler_replay
 from compiler_rl import tpu
 from compiler_rl.cli.common import (
     console,
     methods_table,
     parse_size,
+    prepare,
     progress,
     require_folder,
     require_positive,
@@ -388,6 +390,7 @@ def _solve(
     program: Program, problem: MemoryMappingProblem, time_limit: float, seed: int
 ) -> _Outcome:
     """The portfolio on one core and the exact solver on another, within the same time."""
+    prepare(memory_mapping)
     started = time.perf_counter()
     with progress("searching", 1e6, "µs") as shown, _exact(problem, time_limit, seed) as exact:
         portfolio = solve(problem, time_limit=time_limit, seed=seed, workers=1, report=shown.report)

@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
-from baselines.offset_allocation import allocate as allocate_buffers
-from compiler_rl.cli.common import console, parse_size, require_folder, require_positive
+from baselines import offset_allocation
+from compiler_rl.cli.common import console, parse_size, prepare, require_folder, require_positive
+from games.offset_allocation.picture import SUFFIXES, draw
 from games.offset_allocation.problem import from_csv
 from games.offset_allocation.solution import write_csv
 from games.offset_allocation.validator import validate
+from hlo_frontend.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -25,15 +27,22 @@ def allocate(
     out: Annotated[Path, typer.Option(help="CSV to write: the input's columns and offset.")],
     time_limit: Annotated[float, typer.Option(help="Seconds.")] = 60.0,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: .svg or .png.")] = None,
 ) -> None:
     """Finds offsets so that buffers that live at the same time share no byte."""
     require_positive(time_limit, "--time-limit")
     require_folder(out, "--out")
+    require_folder(plot, "--plot")
+    if plot is not None and plot.suffix not in SUFFIXES:
+        raise InputError(f"--plot {plot}: expected a name ending in {', '.join(SUFFIXES)}")
     problem = from_csv(file, parse_size(capacity, "--capacity"))
+    prepare(offset_allocation)
     with console.status("searching"):
-        result = allocate_buffers(problem, time_limit=time_limit, seed=seed)
+        result = offset_allocation.allocate(problem, time_limit=time_limit, seed=seed)
     faults = validate(problem, result.solution)
     write_csv(problem, result.solution, out)
+    if plot is not None:
+        draw(problem, result.solution, plot, method=result.method, title=file.name)
     fits = not faults
     verdict = "they fit"
     if not fits:

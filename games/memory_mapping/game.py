@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from games.memory_mapping import prior, rules, solution, validator
-from games.memory_mapping.moves import Arrays, make_arrays, make_rows
+from games.memory_mapping.moves import Arrays, bucket, make_arrays, make_rows
 from games.memory_mapping.plan import add_plan
 from games.memory_mapping.problem import MemoryMappingProblem
 from games.memory_mapping.solution import FastInterval, Mapping
@@ -37,7 +37,7 @@ class MemoryMapping:
         """The line of moves, padded to the length of its bucket."""
         moves, units = make_rows(problem)
         add_plan(moves, units)
-        return make_arrays(moves, units)
+        return make_arrays(moves, units, bucket(len(moves["unit"])))
 
     def num_actions(self, arrays: Arrays) -> int:
         """The same for every problem."""

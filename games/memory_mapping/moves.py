@@ -475,10 +475,9 @@ class _Line:
         return int(self.limit[first:end].min(initial=NEVER))
 
 
-def make_arrays(moves: Columns, units: Columns) -> Arrays:
-    """The tables, padded with empty moves, and with zeros for units."""
+def make_arrays(moves: Columns, units: Columns, length: int) -> Arrays:
+    """The tables, padded to the length with empty moves, and with zeros for units."""
     count = len(moves["unit"])
-    length = bucket(count)
     whole = np.tile(np.array([_EMPTY[name] for name in (*_WHOLE, *_FLAGS)], np.int32), (length, 1))
     real = np.zeros((length, len(_REAL)), dtype=np.float32)
     for i, name in enumerate((*_WHOLE, *_FLAGS)):

@@ -59,15 +59,15 @@ from games.memory_mapping.state import (
 def init(arrays: Arrays) -> State:
     """The state before the first move: fast memory is empty, no copy runs."""
     slots = Slots(
-        buffer=jnp.full(SLOTS, NO_BUFFER),
+        buffer=jnp.full(SLOTS, NO_BUFFER, jnp.int32),
         offset=jnp.zeros(SLOTS, jnp.int32),
         size=jnp.zeros(SLOTS, jnp.int32),
         end=jnp.zeros(SLOTS, jnp.int32),
         alive=jnp.zeros(SLOTS, jnp.bool_),
         dirty=jnp.zeros(SLOTS, jnp.bool_),
         copied_out=jnp.zeros(SLOTS, jnp.bool_),
-        level=jnp.full(SLOTS, NO_LEVEL),
-        due=jnp.full(SLOTS, NEVER),
+        level=jnp.full(SLOTS, NO_LEVEL, jnp.float32),
+        due=jnp.full(SLOTS, NEVER, jnp.int32),
         hold=jnp.zeros(SLOTS, jnp.int32),
         worth=jnp.zeros(SLOTS),
     )
@@ -78,7 +78,7 @@ def init(arrays: Arrays) -> State:
         work_out=zeros,
         due_in=zeros,
         due_out=zeros,
-        due_in_start=jnp.full(WINDOW, LONG_AGO),
+        due_in_start=jnp.full(WINDOW, LONG_AGO, jnp.int32),
     )
     first, zero = jnp.int32(0), jnp.float32(0.0)
     return State(
