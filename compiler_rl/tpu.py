@@ -1,10 +1,10 @@
-"""Mappings in the real TPU compiler: recompile with them, read back what it did, search with it.
+"""Mappings in the real TPU compiler: recompile with them, and read back what it did.
 
 A program is named `MODULE:FUNCTION`, a Python callable that returns `(fn, args)` for
 `hlo_frontend.tpu.compile_for_tpu`. Compilations run in a process of their own, so that a fault of
 the compiler ends that process and not the search, and are kept on disk.
 
-The judge's score of a compiled program, in seconds: the compiler's own `estimated_cycles` of all
+The score of a compiled program, in seconds: the compiler's own `estimated_cycles` of all
 instructions at the chip's clock, and the stalls of its copies as the simulator replays them. Both
 are estimates: there is no TPU in the loop.
 """
@@ -16,13 +16,12 @@ import hashlib
 import importlib
 import json
 import os
-import random
 import re
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from games.memory_mapping.mapping_file import in_program_steps, replace_file
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.simulator import simulate
 from games.memory_mapping.solution import Mapping as MemoryMapping
-from games.memory_mapping.xla_options import Decisions, UseKey, decide, encode, use_key
+from games.memory_mapping.xla_options import Decisions, UseKey, decide, encode
 from hlo_frontend import Program, load, read_text, tpu
 from hlo_frontend.errors import InputError
 
@@ -43,14 +42,6 @@ DEFAULT_SCOPED = 16 << 20
 _SCOPED_LIMIT = "xla_tpu_scoped_vmem_limit_kib"
 _REFUSED = re.compile(r"instruction '([^']+)' operand (\d+)")
 _FREE = frozenset({"get-tuple-element", "bitcast", "tuple", "parameter", "constant"})
-# Policies of the compiler that the judge tries on top of the best decisions so far.
-_KNOBS: tuple[dict[str, str], ...] = (
-    {"xla_msa_max_retries": "10", "xla_msa_max_repacks": "20"},
-    {"xla_msa_preferred_overlap_to_async_copy_ratio": "1.2"},
-    {"xla_msa_preferred_overlap_to_async_copy_ratio": "4"},
-    {"xla_msa_max_outstanding_prefetches": "80", "xla_msa_max_outstanding_evictions": "80"},
-    {"xla_tpu_msa_use_minimalloc": "true"},
-)
 
 
 class RefusedError(Exception):
@@ -67,7 +58,7 @@ class Compiled:
         cycles: estimated cycles of all executions of all instructions.
         replay: the assignment in its HLO, replayed by the simulator on its own program; a reason
             where that cannot be done.
-        seconds: the judge's score.
+        seconds: the score.
     """
 
     program: Program
@@ -260,7 +251,7 @@ def verify(compiler: Compiler, wanted: Decisions) -> Verification:
         if got.uses.get(key) != want
     ]
     decisions = len(wanted.produced) + len(wanted.uses)
-    before, after = _ranks(compiler.unassigned), _ranks(realised.program)
+    before, after = ranks(compiler.unassigned), ranks(realised.program)
     timed = sum(
         key in got.copies and before[max(time, 0)] == after[max(got.copies[key], 0)]
         for key, time in wanted.copies.items()
@@ -277,169 +268,10 @@ def verify(compiler: Compiler, wanted: Decisions) -> Verification:
     )
 
 
-def _ranks(program: Program) -> list[int]:
+def ranks(program: Program) -> list[int]:
     """How many instructions that do work stand up to each step; free ones move about."""
     ranks, count = [], 0
     for step in program.steps:
         count += step.opcode not in _FREE
         ranks.append(count)
     return ranks
-
-
-@dataclass
-class Judgement:
-    """What a search with the compiler as the judge found.
-
-    Attributes:
-        default: the compiler's own choice, where the search starts.
-        best: the best compilation; its options are the result.
-        compiles: compilations made (kept ones do not count).
-        curve: (compilations so far, seconds) at each improvement.
-        found_by: what made the best one.
-        refused: candidates that the compiler did not take.
-    """
-
-    default: Compiled
-    best: Compiled
-    compiles: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-    found_by: str = "the compiler's default"
-    refused: int = 0
-
-
-def judge(
-    compiler: Compiler,
-    wanted: Decisions,
-    *,
-    compiles: int,
-    seed: int = 0,
-    report: Callable[[Judgement], None] | None = None,
-) -> Judgement:
-    """Searches decisions with the real compiler as the judge; never worse than its default.
-
-    The candidates: the plan; the plan with parts of the compiler's own decisions and the other way
-    round; copies earlier or later; single buffers in or out; and the compiler's global policies.
-    What is better is kept, and varied further. Ctrl-C returns the best so far.
-
-    Args:
-        wanted: the plan of the model-based search.
-        compiles: budget.
-        seed: of the variations.
-        report: called after each candidate.
-    """
-    rng = random.Random(seed)
-    before = compiler.compiles
-    default = compiler.compile({})
-    result = Judgement(default, default, curve=[(0, default.seconds)])
-    buffers = _Buffers(compiler.unassigned)
-    own = _retimed(default, compiler.unassigned)
-    best, knobs = own, dict[str, str]()
-
-    def attempt(decisions: Decisions, more: dict[str, str], name: str) -> bool:
-        nonlocal best, knobs
-        try:
-            compiled = compiler.realise(decisions, more)
-        except RefusedError:
-            result.refused += 1
-            return False
-        finally:
-            result.compiles = compiler.compiles - before
-        better = compiled.seconds < result.best.seconds
-        if better:
-            result.best, result.found_by = compiled, name
-            best, knobs = decisions, more
-            result.curve.append((result.compiles, compiled.seconds))
-        if report is not None:
-            report(result)
-        return better
-
-    tried = 0
-    try:
-        attempt(wanted, {}, "the plan")
-        attempt(own, {}, "the compiler's default without cross-program and sliced prefetches")
-        # Kept compilations cost nothing, so the number of candidates needs a limit of its own.
-        while result.compiles < compiles and tried < 4 * compiles:
-            tried += 1
-            if tried % 6 == 0:
-                more = {**knobs, **rng.choice(_KNOBS)}
-                attempt(best, more, "a policy of the compiler: " + ", ".join(more))
-                continue
-            kind = rng.choice(("mix", "mix", "single", "time"))
-            if kind == "mix":
-                other = own if rng.random() < 0.5 else wanted
-                share = rng.choice((0.5, 0.25, 0.1))
-                chosen = {b for b in buffers.all if rng.random() < share}
-                attempt(buffers.mixed(best, other, chosen), knobs, "a mix with another plan")
-            elif kind == "single":
-                other = buffers.toggled(best, rng.choice(buffers.all))
-                attempt(other, knobs, "a single value moved")
-            else:
-                attempt(_shifted(best, rng), knobs, "copies moved in time")
-    except KeyboardInterrupt:
-        pass
-    return result
-
-
-def _retimed(compiled: Compiled, program: Program) -> Decisions:
-    """The decisions of a compilation, their times those of `program`."""
-    decisions = compiled.decisions
-    theirs, ours = _ranks(compiled.program), _ranks(program)
-    last = {rank: step for step, rank in enumerate(ours)}
-    copies = {key: last.get(theirs[max(time, 0)], 0) for key, time in decisions.copies.items()}
-    return replace(decisions, copies=copies)
-
-
-def _shifted(decisions: Decisions, rng: random.Random) -> Decisions:
-    """Some copies start earlier or later."""
-    reach = rng.choice((2, 8, 32))
-    copies = {
-        key: max(0, time + rng.randint(-reach, reach)) if rng.random() < 0.3 else time
-        for key, time in decisions.copies.items()
-    }
-    return replace(decisions, copies=copies)
-
-
-class _Buffers:
-    """Which alias class each decision is about, so that a class moves as a whole."""
-
-    def __init__(self, program: Program) -> None:
-        self._produced = {value.position: value.buffer for value in program.values}
-        self._uses = {
-            use_key(program, use): value.buffer for value in program.values for use in value.uses
-        }
-        weight: dict[int, int] = {}
-        for value in program.values:
-            traffic = value.def_bytes + sum(use.num_bytes for use in value.uses)
-            weight[value.buffer] = weight.get(value.buffer, 0) + traffic
-        total = sum(weight.values())
-        # The classes that matter: what carries all but a thousandth of the traffic.
-        self.all = sorted(
-            buffer for buffer in weight if weight[buffer] * 1000 * len(weight) > total
-        )
-
-    def mixed(self, one: Decisions, other: Decisions, chosen: set[int]) -> Decisions:
-        """`one`, with the decisions of `other` about the chosen classes."""
-
-        def mix(mine: Mapping[Any, Any], theirs: Mapping[Any, Any], of: Mapping[Any, int]) -> Any:
-            merged = {key: mine[key] for key in mine if of.get(key) not in chosen}
-            return merged | {key: theirs[key] for key in theirs if of.get(key) in chosen}
-
-        return Decisions(
-            mix(one.produced, other.produced, self._produced),
-            mix(one.uses, other.uses, self._uses),
-            mix(one.copies, other.copies, self._uses),
-        )
-
-    def toggled(self, decisions: Decisions, buffer: int) -> Decisions:
-        """The class is wholly in slow memory, or if it is, where the compiler can, in fast."""
-        uses = [key for key, of in self._uses.items() if of == buffer and key in decisions.uses]
-        made = [
-            key for key, of in self._produced.items() if of == buffer and key in decisions.produced
-        ]
-        fast = not any(decisions.uses[key] for key in uses)
-        copies = {key: time for key, time in decisions.copies.items() if key not in uses}
-        return Decisions(
-            {**decisions.produced, **dict.fromkeys(made, fast)},
-            {**decisions.uses, **dict.fromkeys(uses, fast)},
-            copies,
-        )

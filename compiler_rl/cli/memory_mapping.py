@@ -27,6 +27,8 @@ from compiler_rl.cli.common import (
     require_folder,
     require_positive,
 )
+from compiler_rl.judge import Judgement
+from compiler_rl.judge import judge as search_with_compiler
 from compiler_rl.solve import solve
 from games.base import Result
 from games.memory_mapping import (
@@ -158,7 +160,9 @@ def map_program(
             if verify is not None:
                 data["verification"] = _verify(compiler, wanted, outcome.winner.objective)
             if judge is not None:
-                data["judgement"], options = _judge(compiler, wanted, compiles, seed)
+                heuristic = memory_mapping.HEURISTICS["msa"](problem, time_limit=1.0).solution
+                mappings = {"our mapping": mapping, "the MSA-like mapping": heuristic}
+                data["judgement"], options = _judge(compiler, problem, mappings, compiles, seed)
         finally:
             compiler.close()
         if json_out is not None:
@@ -235,16 +239,22 @@ def _compiled_row(compiled: tpu.Compiled) -> dict[str, Any]:
 
 
 def _judge(
-    compiler: tpu.Compiler, wanted: Decisions, compiles: int, seed: int
+    compiler: tpu.Compiler,
+    problem: MemoryMappingProblem,
+    mappings: dict[str, Mapping],
+    compiles: int,
+    seed: int,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Searches with the compiler as the judge; (for the report, the best options)."""
     with console.status("searching with the compiler as the judge") as status:
 
-        def report(state: tpu.Judgement) -> None:
+        def report(state: Judgement) -> None:
             saved = 1 - state.best.seconds / state.default.seconds
             status.update(f"{state.compiles} of {compiles} compilations, {saved:.2%} saved")
 
-        found = tpu.judge(compiler, wanted, compiles=compiles, seed=seed, report=report)
+        found = search_with_compiler(
+            compiler, problem, mappings, compiles=compiles, seed=seed, report=report
+        )
     default, best = found.default.seconds, found.best.seconds
     if best < default:
         console.print(
