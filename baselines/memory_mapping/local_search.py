@@ -237,6 +237,13 @@ def wishes_of(problem: MemoryMappingProblem, stays: Sequence[FastInterval]) -> I
         wishes[kernel.WANT_OFFSET, first] = stay.offset
         if stay.copy_in is not None:
             wishes[kernel.WANT_IN, first] = stay.copy_in.start
+            loop = problem.step_loop[problem.access_step[first]]
+            if (
+                loop >= 0
+                and stay.ready <= problem.loop_start[loop]
+                and problem.access_step[end - 1] < problem.loop_end[loop] <= stay.end
+            ):
+                wishes[kernel.WANT_IN, first] = kernel.HOISTED - stay.copy_in.start
         if stay.copy_out is not None:
             wishes[kernel.WANT_OUT, first] = stay.copy_out.start
             wishes[kernel.WANT_FREE, first] = stay.copy_out.done

@@ -39,6 +39,9 @@ IN_FAST, JOIN = 0, 1  # in fast memory; of the same stay as the access before it
 WANT_IN, WANT_OUT, WANT_FREE = 2, 3, 4  # wished copy-in start, copy-out start, copy-out end
 WANT_OFFSET = 5  # wished offset, strict mode
 NUM_WISHES = 6
+# A wish for a copy-in before the loop of the stay, which then lasts for all iterations, is stored
+# as HOISTED - start.
+HOISTED = -2
 LAST = 6  # last access of the stay that starts here, NONE if none does
 IN_START, READY = 7, 8  # copy-in window; IN_START is NONE if produced in fast memory
 OUT_START, OUT_DONE = 9, 10  # copy-out window, NONE if never copied out
@@ -453,6 +456,20 @@ def _nest(p: Static, buffer: int, begin: int, end: int) -> tuple[int, int, int]:
 
 
 @numba.njit(cache=True)
+def _hoist(
+    p: Static, buffer: int, begin: int, end: int, loop: int, start: int
+) -> tuple[int, int, int]:
+    """What `_nest` gave, widened to its loop, and to those around it that start after `start`."""
+    inner = loop
+    while loop != NONE and p.crosses[buffer, loop]:
+        if loop != inner and p.loops[LOOP_START, loop] <= start:
+            break
+        begin, end = p.loops[LOOP_START, loop], p.loops[LOOP_END, loop]
+        loop = p.loops[LOOP_PARENT, loop]
+    return begin, end, loop
+
+
+@numba.njit(cache=True)
 def _outside_child(p: Static, point: int, loop: int, up: bool) -> int:
     """The point moved out of loops inside `loop`: to their start, or with `up` to their end."""
     steps = len(p.compute)
@@ -492,6 +509,11 @@ def _derive(p: Static, s: State, buffer: int) -> bool:
             if p.access[WRITES, inside]:
                 dirty = p.access[STEP, inside]
         begin, end, loop = _nest(p, buffer, p.access[STEP, key], p.access[STEP, last] + 1)
+        want = s.access[WANT_IN, key]
+        if want <= HOISTED:
+            want = HOISTED - want
+            if not p.access[DEFINES, key]:
+                begin, end, loop = _hoist(p, buffer, begin, end, loop, want)
         if key > low and p.access[STEP, key - 1] >= begin:
             return False
         if last + 1 < high and p.access[STEP, last + 1] < end:
@@ -516,7 +538,7 @@ def _derive(p: Static, s: State, buffer: int) -> bool:
             if not valid:
                 return False
             earliest = floor if loop == NONE else max(floor, p.loops[LOOP_START, loop])
-            start = min(max(s.access[WANT_IN, key], earliest), begin)
+            start = min(max(want, earliest), begin)
             start = max(_outside_child(p, start, loop, False), earliest)
             if _outside_child(p, start, loop, True) != start:
                 start = begin
@@ -711,7 +733,12 @@ def _wish(p: Static, s: State, key: int, last: int) -> None:
     """Fresh wishes for the copies of a stay of accesses key..last."""
     buffer = p.access[BUFFER, key]
     scale = 1.0 + 1.5 * np.random.random() ** 2 if np.random.random() < 0.7 else 0.0
-    s.access[WANT_IN, key] = _start_for(p, s, buffer, p.access[STEP, key], scale)
+    loop = p.steps[STEP_LOOP, p.access[STEP, key]]
+    if loop != NONE and p.crosses[buffer, loop] and np.random.random() < 0.5:
+        start = _start_for(p, s, buffer, p.loops[LOOP_START, loop], scale)
+        s.access[WANT_IN, key] = HOISTED - start
+    else:
+        s.access[WANT_IN, key] = _start_for(p, s, buffer, p.access[STEP, key], scale)
     dirty = NONE
     for access in range(key, last + 1):
         if p.access[WRITES, access]:
@@ -801,12 +828,11 @@ def _move_copy(p: Static, s: State, key: int) -> bool:
         return False
     if inwards:
         if np.random.random() < 0.5:
-            s.access[WANT_IN, key] = max(
-                0, s.access[IN_START, key] + np.random.randint(-reach, reach + 1)
-            )
+            start = max(0, s.access[IN_START, key] + np.random.randint(-reach, reach + 1))
         else:
-            scale = 2.0 * np.random.random()
-            s.access[WANT_IN, key] = _start_for(p, s, buffer, s.access[READY, key], scale)
+            start = _start_for(p, s, buffer, s.access[READY, key], 2.0 * np.random.random())
+        hoisted = s.access[WANT_IN, key] <= HOISTED
+        s.access[WANT_IN, key] = HOISTED - start if hoisted else start
     elif np.random.random() < 0.3:
         s.access[WANT_OUT, key] = s.access[OUT_START, key] + np.random.randint(-reach, reach + 1)
         s.access[WANT_FREE, key] = max(s.access[OUT_DONE, key], s.access[WANT_OUT, key])
