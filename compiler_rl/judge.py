@@ -73,8 +73,8 @@ def judge(
 ) -> Judgement:
     """Searches mappings with the real compiler as the judge; never worse than its default.
 
-    The candidates: the given mappings; the compiler's own decisions and its global policies;
-    mappings planned with learned costs; then the best of these with parts of another, with copies
+    The candidates: the given mappings; the compiler's own decisions; mappings planned with learned
+    costs; the compiler's global policies; then the best of these with parts of another, with copies
     earlier or later, with single buffers in or out. Ctrl-C returns the best so far.
 
     Args:
@@ -124,12 +124,12 @@ class _Search:
         for name, decisions in plans.items():
             self._attempt(decisions, {}, name)
         self._attempt(self.own, {}, OWN)
-        for more in KNOBS:
-            self._attempt(None, more, _policy(more))
         start = min(mappings.values(), key=lambda mapping: len(mapping.intervals), default=None)
         failures = 0
         while failures < PATIENCE and not self._over():
             failures = 0 if self._replan(start) else failures + 1
+        for more in KNOBS:
+            self._attempt(None, more, _policy(more))
         rng = random.Random(self.seed)
         buffers = _Buffers(self.compiler.unassigned)
         last = len(self.compiler.unassigned.steps) - 1
