@@ -10,7 +10,8 @@ import jax
 import typer
 from rich.console import Console
 
-from compiler_rl.cli import memory_mapping, offset_allocation
+from compiler_rl.cli import agent, memory_mapping, offset_allocation
+from compiler_rl.cli.common import evaluate_commands
 from hlo_frontend.errors import InputError
 
 app = typer.Typer(
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 memory_mapping.register(app)
 offset_allocation.register(app)
+agent.register(app)
+app.add_typer(evaluate_commands, name="evaluate")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -18,6 +19,9 @@ from games.base import Result
 from hlo_frontend.errors import InputError
 
 console = Console()
+evaluate_commands = typer.Typer(
+    no_args_is_help=True, help="Measures methods side by side, on problems kept for that."
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B?|B)?", re.IGNORECASE)
 _SCALE = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 

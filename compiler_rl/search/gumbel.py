@@ -18,13 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from games.base import Game
 
 ROOT = 0
 _UNVISITED = -1
@@ -53,6 +51,22 @@ class Node:
 Evaluate = Callable[[Any, Any], tuple[jax.Array, jax.Array]]
 
 
+class Rules(Protocol):
+    """The part of `games.base.Game` that search steps through."""
+
+    def legal_actions(self, arrays: Any, state: Any) -> Any:
+        """bool[num_actions]."""
+
+    def step(self, arrays: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
+        """(state, reward, done)."""
+
+    def prior_logits(self, arrays: Any, state: Any) -> Any:
+        """f32[num_actions]."""
+
+    def prior_value(self, arrays: Any, state: Any) -> Any:
+        """f32[]."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A game with the policy and the value that guide search in it.
@@ -60,12 +74,13 @@ class Model:
     Attributes:
         game: the game.
         evaluate: policy and value; the game's own if None.
-        arrays_axis: 0 where each game of the batch has its own arrays, None where they share them.
+        arrays_axis: 0 where each game of the batch has its own arrays, None where they share them,
+            or a tree of these.
     """
 
-    game: Game
+    game: Rules
     evaluate: Evaluate | None = None
-    arrays_axis: int | None = None
+    arrays_axis: Any = None
 
     def root(self, arrays: Any, states: Any) -> Node:
         """The nodes of B positions."""

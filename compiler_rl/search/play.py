@@ -130,7 +130,7 @@ class _Player:
         self.arrays = arrays
         self.batch = batch
         self.noise = jnp.linspace(0.0, NOISE, batch)
-        self.start, self.buffer = _begin(self.model, settings, arrays, batch)
+        self.start, self.buffer = _begin(game, self.model, settings, arrays, batch)
 
     def round(
         self,
@@ -193,9 +193,11 @@ class _Carry:
     saving: jax.Array
 
 
-@partial(jax.jit, static_argnums=(0, 1, 3))
-def _begin(model: Model, settings: Settings, arrays: Any, batch: int) -> tuple[Node, jax.Array]:
-    states = jax.vmap(lambda _: model.game.init(arrays))(jnp.arange(batch))
+@partial(jax.jit, static_argnums=(0, 1, 2, 4))
+def _begin(
+    game: Game, model: Model, settings: Settings, arrays: Any, batch: int
+) -> tuple[Node, jax.Array]:
+    states = jax.vmap(lambda _: game.init(arrays))(jnp.arange(batch))
     return model.root(arrays, states), make_buffer(settings, states)
 
 

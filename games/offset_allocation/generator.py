@@ -5,11 +5,44 @@ Each is a function of its arguments and a seed alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 
 from games.offset_allocation.problem import Ints, OffsetProblem
+
+
+def training_problem(seed: int) -> OffsetProblem:
+    """A tight rectangle or a network, of 40 to 90 buffers, with room for any stack of them."""
+    random = np.random.default_rng(seed)
+    if random.random() < 0.5:
+        problem = tight(
+            seed,
+            buffers=int(random.integers(40, 91)),
+            times=int(random.integers(20, 80)),
+            capacity=4096,
+        )
+    else:
+        problem = network(
+            seed, layers=int(random.integers(14, 30)), training=bool(random.random() < 0.5)
+        )
+    return replace(problem, capacity=int(problem.aligned_size.sum()))
+
+
+def test_problems(count: int) -> list[tuple[str, OffsetProblem]]:
+    """(name, problem) of `count` problems of another kind: larger, drawn from other seeds."""
+    chosen = []
+    for number in range(count):
+        seed = 1_000_000 + number
+        if number % 2 == 0:
+            problem = tight(seed, buffers=160, times=120, capacity=2**20, alignment=512)
+        else:
+            problem = network(seed, layers=50, training=number % 4 == 1)
+        kind = "tight" if number % 2 == 0 else "network"
+        problem = replace(problem, capacity=int(problem.aligned_size.sum()))
+        chosen.append((f"{kind} {number}", problem))
+    return chosen
 
 
 def tight(

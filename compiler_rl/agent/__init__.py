@@ -1,0 +1,1 @@
+"""The agent: networks that guide search, and how they are trained."""

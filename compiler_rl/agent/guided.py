@@ -1,0 +1,125 @@
+"""Games whose policy and value are a network's, for search and for `play`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from compiler_rl.agent.network import Dynamics, PolicyValue, expected, masked, view
+from compiler_rl.search.gumbel import Model, Node
+from games.base import Game
+
+
+class Guided:
+    """A game with the policy and the value of a network; its arrays are (weights, arrays).
+
+    What it does not say itself is the game's.
+    """
+
+    def __init__(self, game: Game, graph: nnx.GraphDef[PolicyValue], weights: Any = None) -> None:
+        self.game = game
+        self.graph = graph
+        self.weights = weights
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.game, name)
+
+    def arrays(self, problem: Any) -> Any:
+        """(weights, arrays): search takes both through untouched."""
+        return self.weights, self.game.arrays(problem)
+
+    def num_actions(self, arrays: Any) -> int:
+        """The game's."""
+        return self.game.num_actions(arrays[1])
+
+    def init(self, arrays: Any) -> Any:
+        """The game's."""
+        return self.game.init(arrays[1])
+
+    def legal_actions(self, arrays: Any, state: Any) -> Any:
+        """The game's."""
+        return self.game.legal_actions(arrays[1], state)
+
+    def step(self, arrays: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
+        """The game's."""
+        return self.game.step(arrays[1], state, action)
+
+    def _heads(self, arrays: Any, state: Any) -> tuple[jax.Array, jax.Array]:
+        seen = view(self.game, arrays[1], state)
+        more, value = nnx.merge(self.graph, arrays[0])(seen)
+        return seen.prior + more, seen.base + expected(value)
+
+    def prior_logits(self, arrays: Any, state: Any) -> Any:
+        """The network's: the game's own and what was learned beside it."""
+        return self._heads(arrays, state)[0]
+
+    def prior_value(self, arrays: Any, state: Any) -> Any:
+        """The network's."""
+        return self._heads(arrays, state)[1]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Latent:
+    """The learned model's state: `vector` f32[latent], `base` f32[] the value it adds to."""
+
+    vector: jax.Array
+    base: jax.Array
+
+
+class Imagined:
+    """The learned model as search sees a game; its arrays are the weights.
+
+    Below the root it knows no illegal action and no end, as in MuZero.
+    """
+
+    def __init__(self, game: Game, graph: nnx.GraphDef[Dynamics]) -> None:
+        self.game = game
+        self.graph = graph
+
+    def root(self, weights: Any, arrays: Any, states: Any, done: jax.Array) -> Node:
+        """The nodes of B positions of the true game; `arrays` are one for each."""
+
+        def one(arrays: Any, state: Any, done: jax.Array) -> Node:
+            seen = view(self.game, arrays, state)
+            network = nnx.merge(self.graph, weights)
+            vector = network.latent(seen)
+            logits, value = network.predict(vector)
+            return Node(
+                state=Latent(vector, seen.base),
+                logits=masked(seen.prior + logits, seen.legal),
+                value=jnp.where(done, 0.0, seen.base + expected(value)),
+                done=done,
+            )
+
+        return jax.vmap(one)(arrays, states, done)
+
+    def legal_actions(self, weights: Any, state: Latent) -> jax.Array:
+        """All of them."""
+        return jnp.ones(nnx.merge(self.graph, weights).num_actions, jnp.bool_)
+
+    def step(
+        self, weights: Any, state: Latent, action: jax.Array
+    ) -> tuple[Latent, jax.Array, jax.Array]:
+        """What the network expects of the action."""
+        vector, reward = nnx.merge(self.graph, weights).step(state.vector, action)
+        # The game's own estimate goes down by what has been earned of it.
+        return Latent(vector, state.base - reward), reward, jnp.asarray(False)
+
+    def prior_logits(self, weights: Any, state: Latent) -> jax.Array:
+        """The network's."""
+        return nnx.merge(self.graph, weights).predict(state.vector)[0]
+
+    def prior_value(self, weights: Any, state: Latent) -> jax.Array:
+        """The network's."""
+        return state.base + expected(nnx.merge(self.graph, weights).predict(state.vector)[1])
+
+
+def searcher(game: Guided | Imagined) -> Model:
+    """What `search` steps through; each game of a batch of a `Guided` game has its own arrays."""
+    axis: Any = (None, 0) if isinstance(game, Guided) else None
+    return Model(game, arrays_axis=axis)

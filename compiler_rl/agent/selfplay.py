@@ -1,0 +1,184 @@
+"""Batches of games played with search, and what is learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from compiler_rl.agent.guided import Guided, Imagined, searcher
+from compiler_rl.agent.network import view
+from compiler_rl.search.gumbel import Node, Settings, search
+from games.base import Game
+
+CHUNK = 32  # moves of one call
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Games:
+    """B games of at most M moves, as numpy arrays that lead with [M, B].
+
+    Attributes:
+        actions, position, legal, prior, base: what the network saw (`network.View`).
+        policy: f32[..., A] the improved policy of the search.
+        action: i32[...] the move.
+        reward: f32[...].
+        active: bool[...] the game was not over before the move.
+    """
+
+    actions: Array
+    position: Array
+    legal: Array
+    prior: Array
+    base: Array
+    policy: Array
+    action: Array
+    reward: Array
+    active: Array
+
+    @property
+    def savings(self) -> Array:
+        """f32[B]: the sum of the rewards of each game."""
+        return (self.reward * self.active).sum(axis=0)
+
+    @property
+    def returns(self) -> Array:
+        """f32[M, B]: the rewards still to come at each move."""
+        earned = self.reward * self.active
+        return earned[::-1].cumsum(axis=0)[::-1]
+
+    def of(self, index: int) -> Games:
+        """One game of the batch, as a batch, without the moves after its end."""
+        moves = int(self.active[:, index].sum())
+        return Games(
+            **{
+                field.name: getattr(self, field.name)[:moves, index : index + 1]
+                for field in fields(self)
+            }
+        )
+
+    def cloned(self) -> Games:
+        """The same games with the moves that were made as the policy to learn."""
+        policy = np.eye(self.policy.shape[-1], dtype=np.float32)[self.action]
+        return Games(**{**vars(self), "policy": policy})
+
+
+class SelfPlay:
+    """Plays batches of problems of one size bucket.
+
+    Args:
+        game: the true game.
+        player: what search steps through, with the network in it.
+        settings: of the search.
+    """
+
+    def __init__(self, game: Game, player: Guided | Imagined, settings: Settings) -> None:
+        self.game = game
+        self.player = player
+        self.settings = settings
+        self._init = jax.jit(jax.vmap(game.init))
+        self._moves = jax.jit(partial(_moves, game, player, settings))
+
+    def play(
+        self,
+        weights: Any,
+        arrays: Any,
+        key: jax.Array,
+        noise: npt.ArrayLike,
+        simulations: int,
+    ) -> Games:
+        """One game of each of B problems.
+
+        Args:
+            weights: of the network.
+            arrays: of the problems, stacked.
+            key: of the noise.
+            noise: f32[B] scale of the Gumbel noise of each game.
+            simulations: for each move; with 1 the moves are drawn from the policy.
+        """
+        states = self._init(arrays)
+        done = jnp.zeros(jnp.asarray(noise).shape[0], jnp.bool_)
+        trail = []
+        while not bool(done.all()):
+            key, now = jax.random.split(key)
+            states, done, played = self._moves(
+                weights, arrays, states, done, now, jnp.asarray(noise, jnp.float32), simulations
+            )
+            trail.append(jax.device_get(played))
+        columns = {name: np.concatenate([each[name] for each in trail]) for name in trail[0]}
+        moves = int(columns["active"].any(axis=1).sum())
+        return Games(**{name: column[:moves] for name, column in columns.items()})
+
+
+def _moves(
+    game: Game,
+    player: Guided | Imagined,
+    settings: Settings,
+    weights: Any,
+    arrays: Any,
+    states: Any,
+    done: jax.Array,
+    key: jax.Array,
+    noise: jax.Array,
+    simulations: jax.Array,
+) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
+    """CHUNK moves of B games."""
+    model = searcher(player)
+
+    def move(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        states, done = carry
+        seen = jax.vmap(partial(view, game))(arrays, states)
+        root, through = _root(player, model.root, weights, arrays, states, done)
+        found = search(
+            model,
+            settings,
+            through,
+            root,
+            key,
+            gumbel_scale=noise,
+            simulations=simulations,
+        )
+        after, reward, over = jax.vmap(game.step)(arrays, states, found.action)
+        played = {
+            "actions": seen.actions,
+            "position": seen.position,
+            "legal": seen.legal,
+            "prior": seen.prior,
+            "base": seen.base,
+            "policy": found.policy,
+            "action": found.action,
+            "reward": reward,
+            "active": ~done,
+        }
+        return (after, done | over), played
+
+    (states, done), trail = jax.lax.scan(move, (states, done), jax.random.split(key, CHUNK))
+    return states, done, trail
+
+
+def _root(
+    player: Guided | Imagined,
+    root: Callable[[Any, Any], Node],
+    weights: Any,
+    arrays: Any,
+    states: Any,
+    done: jax.Array,
+) -> tuple[Node, Any]:
+    """The nodes that search starts from, and what it passes through to the model."""
+    if isinstance(player, Imagined):
+        return player.root(weights, arrays, states, done), weights
+    through = (weights, arrays)
+    return root(through, states), through
+
+
+def stack(arrays: list[Any]) -> Any:
+    """The arrays of B problems of one bucket, side by side."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays)

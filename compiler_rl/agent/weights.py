@@ -1,0 +1,114 @@
+"""Weight files: msgpack with a checksum and a header, no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import msgpack
+import numpy as np
+from flax import nnx
+
+from compiler_rl.agent.config import Config
+from compiler_rl.agent.guided import Guided, Imagined
+from compiler_rl.agent.network import Dynamics, PolicyValue, view
+from games.base import Game
+from hlo_frontend.errors import InputError
+
+MAGIC = b"CRLW1\n"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A network and what it is for.
+
+    Attributes:
+        game: the true game.
+        config: how it was trained.
+        shape: numbers of features of an action, of the position, and of actions.
+        graph: the network's structure.
+        weights: its weights, a pytree.
+    """
+
+    game: Game
+    config: Config
+    shape: tuple[int, int, int]
+    graph: Any
+    weights: Any
+
+    @property
+    def player(self) -> Guided | Imagined:
+        """What search steps through."""
+        if self.config.model == "learned":
+            return Imagined(self.game, self.graph)
+        return Guided(self.game, self.graph, self.weights)
+
+
+def shape_of(game: Game, problem: Any) -> tuple[int, int, int]:
+    """(features of an action, features of the position, actions) of a problem's positions."""
+    arrays = game.arrays(problem)
+    seen = jax.eval_shape(lambda arrays: view(game, arrays, game.init(arrays)), arrays)
+    return seen.actions.shape[1], seen.position.shape[0], seen.actions.shape[0]
+
+
+def new_agent(game: Game, config: Config, shape: tuple[int, int, int]) -> Agent:
+    """An agent that has learned nothing: it plays by the game's own prior."""
+    rngs = nnx.Rngs(config.seed)
+    actions, position, count = shape
+    network: nnx.Module
+    if config.model == "learned":
+        network = Dynamics(actions, position, count, config.latent, config.width, config.bins, rngs)
+    else:
+        network = PolicyValue(actions, position, config.width, config.bins, rngs)
+    graph, weights = nnx.split(network)
+    return Agent(game, config, shape, graph, weights)
+
+
+def save(agent: Agent, path: Path) -> None:
+    """Writes the weights, whole or not at all."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(agent.weights)]
+    header = {
+        "game": agent.game.name,
+        "shape": agent.shape,
+        "config": dataclasses.asdict(agent.config),
+        "leaves": [[str(leaf.dtype), list(leaf.shape)] for leaf in leaves],
+    }
+    body = msgpack.packb([json.dumps(header), [leaf.tobytes() for leaf in leaves]])
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+    partial.replace(path)
+
+
+def load(path: Path, game: Game) -> Agent:
+    """Reads a weight file.
+
+    Raises:
+        InputError: it cannot be read, is none, is damaged, or is one of another game or shape.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if not data.startswith(MAGIC):
+        raise InputError(f"{path}: no weight file of this version; train again")
+    digest, body = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    if hashlib.sha256(body).digest() != digest:
+        raise InputError(f"{path}: the checksum is wrong, so it is truncated or damaged")
+    text, blobs = msgpack.unpackb(body)
+    header = json.loads(text)
+    if header["game"] != game.name:
+        raise InputError(f"{path}: weights for the game {header['game']}, not for {game.name}")
+    agent = new_agent(game, Config(**header["config"]), tuple(header["shape"]))
+    wanted, structure = jax.tree.flatten(agent.weights)
+    leaves = [
+        np.frombuffer(blob, dtype=dtype).reshape(shape)
+        for blob, (dtype, shape) in zip(blobs, header["leaves"], strict=True)
+    ]
+    if [leaf.shape for leaf in leaves] != [leaf.shape for leaf in wanted]:
+        raise InputError(f"{path}: weights of another network; train again")
+    return dataclasses.replace(agent, weights=jax.tree.unflatten(structure, leaves))
