@@ -86,7 +86,8 @@ def solve(
     search: Worker | None = None
     try:
         for heuristic in solvers.HEURISTICS.values():
-            best.add(heuristic(problem, time_limit=max(time_limit, 1.0), seed=seed))
+            seconds = max(time_limit, 1.0) if simulations is None else inf
+            best.add(heuristic(problem, time_limit=seconds, seed=seed))
         if simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
             search = Worker(

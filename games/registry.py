@@ -10,6 +10,7 @@ from games.base import Game
 GAMES = {
     "memory_mapping": "games.memory_mapping",
     "offset_allocation": "games.offset_allocation",
+    "tensor_parallel": "games.tensor_parallel",
 }
 
 

@@ -10,7 +10,7 @@ import jax
 import typer
 from rich.console import Console
 
-from compiler_rl.cli import agent, memory_mapping, offset_allocation
+from compiler_rl.cli import agent, memory_mapping, offset_allocation, tensor_parallel
 from compiler_rl.cli.common import evaluate_commands
 from hlo_frontend.errors import InputError
 
@@ -24,6 +24,7 @@ memory_mapping.register(app)
 offset_allocation.register(app)
 agent.register(app)
 app.add_typer(evaluate_commands, name="evaluate")
+tensor_parallel.register(app)
 
 
 def main() -> None:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +14,7 @@ from baselines import memory_mapping
 from baselines.memory_mapping import EXACT, compiler_replay
 from compiler_rl import tpu
 from compiler_rl.cli.common import (
+    aside,
     console,
     methods_table,
     parse_size,
@@ -26,6 +22,7 @@ from compiler_rl.cli.common import (
     progress,
     require_folder,
     require_positive,
+    result_of,
 )
 from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
@@ -402,41 +399,18 @@ def _solve(
     """The portfolio on one core and the exact solver on another, within the same time."""
     prepare(memory_mapping)
     started = time.perf_counter()
-    with progress("searching", 1e6, "µs") as shown, _exact(problem, time_limit, seed) as exact:
+    with (
+        progress("searching", 1e6, "µs") as shown,
+        aside(EXACT.solve, problem, time_limit, seed) as exact,
+    ):
         portfolio = solve(problem, time_limit=time_limit, seed=seed, workers=1, report=shown.report)
         left = started + time_limit + GRACE - time.perf_counter()
         proof = None
         if not portfolio.detail["interrupted"]:
-            proof = _result(exact, max(left, 0.1))
+            proof = result_of(exact, max(left, 0.1))
             if proof is not None:
                 shown.report(proof)
     compiler = None
     if program.assignment is not None:
         compiler = compiler_replay.replay(problem, program)
     return _Outcome(problem, portfolio, proof, compiler, time.perf_counter() - started)
-
-
-@contextmanager
-def _exact(
-    problem: MemoryMappingProblem, time_limit: float, seed: int
-) -> Iterator[Future[Result[Mapping]]]:
-    """The exact solver in a process of its own, which ends with the block at the latest."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    try:
-        yield pool.submit(_solve_exactly, problem, time.time() + time_limit, seed)
-    finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _solve_exactly(problem: MemoryMappingProblem, deadline: float, seed: int) -> Result[Mapping]:
-    """Runs in the process; what it takes to start counts too."""
-    return EXACT.solve(problem, time_limit=max(deadline - time.time(), 0.1), seed=seed)
-
-
-def _result(future: Future[Result[Mapping]], seconds: float) -> Result[Mapping] | None:
-    try:
-        return future.result(timeout=seconds)
-    except (TimeoutError, BrokenProcessPool, KeyboardInterrupt):
-        return None
