@@ -15,7 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments import bench_memory_mapping, bench_offsets, bench_simulator
+from experiments import (
+    bench_memory_mapping,
+    bench_offsets,
+    bench_simulator,
+    bench_tensor_parallel,
+)
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError
 
@@ -24,6 +29,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "mapping": (bench_memory_mapping.NAME, bench_memory_mapping.table),
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
     "offsets": (bench_offsets.NAME, bench_offsets.table),
+    "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
     "speed": (bench_simulator.NAME, bench_simulator.table),
 }
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)

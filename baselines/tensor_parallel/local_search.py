@@ -31,11 +31,12 @@ FIRST_BATCH = 4
 BATCH_SECONDS = 0.02  # between two looks at the clock
 
 
-class _Search:
+class Search:
     """A walk over feasible options, and the best that it has seen."""
 
-    def __init__(self, graph: Graph, options: Ints, seed: int) -> None:
+    def __init__(self, graph: Graph, options: Ints, seed: int, tree: int = TREE) -> None:
         self.graph = graph
+        self.tree = tree
         self.started = time.perf_counter()
         self.random = np.array([seed * 0x2545F491 + 1], dtype=np.uint64)
         self.options, self.best = options.copy(), options.copy()
@@ -58,7 +59,7 @@ class _Search:
             self.total,
             self.best_total,
             moves,
-            TREE,
+            self.tree,
             temperature,
             self.random,
         )
@@ -103,13 +104,13 @@ def local_search(
     if options is None:
         solution = start or Strategies(graph.expand(dual.fallback))
         return Result("local_search", solution, math.inf, wall_s=time.perf_counter() - begun)
-    search = _Search(graph, options, seed)
+    search = Search(graph, options, seed)
     if graph.num_decisions and search.best_total > dual.bound + 1e-9 * abs(dual.bound):
         priced = np.empty(len(graph.cost))
         priced_costs(graph.net, dual.prices, priced)
         left = time_limit - (time.perf_counter() - begun)
         with contextlib.suppress(KeyboardInterrupt):
-            _anneal(search, priced, dual.bound, left, moves, stop)
+            anneal(search, priced, dual.bound, left, moves, stop)
     solution = Strategies(graph.expand(search.best))
     return Result(
         method="local_search",
@@ -121,14 +122,24 @@ def local_search(
     )
 
 
-def _anneal(
-    search: _Search,
+def anneal(
+    search: Search,
     priced: Floats,
     bound: float,
     time_limit: float,
     moves: int | None,
     stop: threading.Event | None,
 ) -> None:
+    """Anneals in cycles by priced costs, each of which ends with a descent by true ones.
+
+    Args:
+        search: where to start; holds the result.
+        priced: f64[S].
+        bound: on the cost; reaching it ends the search.
+        time_limit: seconds.
+        moves: a budget in trees instead.
+        stop: ends it when another thread sets it.
+    """
     graph = search.graph
     deadline = search.started + time_limit
     cycle = FIRST_CYCLE

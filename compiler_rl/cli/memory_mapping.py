@@ -13,8 +13,8 @@ from rich.table import Table
 from baselines import memory_mapping
 from baselines.memory_mapping import EXACT, compiler_replay
 from compiler_rl import tpu
+from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
-    aside,
     console,
     methods_table,
     parse_size,
@@ -22,7 +22,6 @@ from compiler_rl.cli.common import (
     progress,
     require_folder,
     require_positive,
-    result_of,
 )
 from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
