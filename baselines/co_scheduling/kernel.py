@@ -7,6 +7,7 @@ every move is judged by the exact simulation of all layers.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +26,11 @@ from games.co_scheduling.problem import (
     NET_D,
     NET_O,
     NO_INTERFERENCE,
+    OUT,
     PARTS,
     PREFILL,
     SLOTS,
     UP_GATE,
-    O,
 )
 from games.co_scheduling.simulator import make_order, simulate
 
@@ -42,6 +43,7 @@ LAG_MOVE = 0.92
 SHIFT_MOVE = 0.95
 ONE_STEP = 0.7  # of the level moves go one level up or down
 TOGGLE = 0.15  # of the structural moves change a path
+LEVELS_ONLY, LEVELS_AND_ORDER, EVERYTHING = range(3)
 REACH = 3  # places that a slot moves in its order
 
 _KQV, _DECODE, _PREFILL = int(Work.KQV), int(Work.DECODE), int(Work.PREFILL)
@@ -87,7 +89,7 @@ def fill_work(
             if path[nano] == 1 and network:
                 work[base + GATHER + part] = seconds[_GATHER, both]
         gathered = path[nano] == 1 and network
-        work[base + O] = seconds[_O_GATHERED if gathered else _O_PARTIAL, every]
+        work[base + OUT] = seconds[_O_GATHERED if gathered else _O_PARTIAL, every]
         work[base + NET_O] = seconds[_GATHER_O if gathered else _REDUCE, every]
         work[base + UP_GATE] = seconds[_UP_GATE, every]
         work[base + DOWN] = seconds[_DOWN, every]
@@ -95,9 +97,7 @@ def fill_work(
 
 
 @njit(cache=True, nogil=True)
-def _move_in_order(
-    phase: Floats, order: Ints, length: Ints, random: UInt64
-) -> tuple[int, float]:
+def _move_in_order(phase: Floats, order: Ints, length: Ints, random: UInt64) -> tuple[int, float]:
     """(slot, phase) that puts a slot somewhere near in the cyclic order of its resource."""
     resource = int(3 * uniform(random))
     n = length[resource]
@@ -116,41 +116,59 @@ def _move_in_order(
     return slot, math.floor(phase[slot]) + low + (high - low) * (0.25 + 0.5 * uniform(random))
 
 
+class Static(NamedTuple):
+    """What no move changes: fields of the problem, and (decode, prefill, chunk) tokens."""
+
+    seconds: Floats
+    totals: Ints
+    speed: Floats
+    mode: int
+    layers: int
+    network: bool
+
+
+class State(NamedTuple):
+    """What moves change."""
+
+    chunks: Ints  # [2, MAX_NANO, PARTS] of decode and of prefill tokens
+    path: Ints  # [MAX_NANO] 1 for a nano-batch that gathers
+    phase: Floats  # [ALL_SLOTS]
+    level: Ints  # [ALL_SLOTS]
+
+
+@njit(cache=True, nogil=True)
+def _keep(best: State, state: State) -> None:
+    best.chunks[:], best.path[:] = state.chunks, state.path
+    best.phase[:], best.level[:] = state.phase, state.level
+
+
 @njit(cache=True, nogil=True)
 def anneal(
-    seconds: Floats,
-    totals: Ints,
-    speed: Floats,
-    mode: int,
-    layers: int,
-    network: bool,
-    chunks: Ints,
-    path: Ints,
-    phase: Floats,
-    level: Ints,
-    best_chunks: Ints,
-    best_path: Ints,
-    best_phase: Floats,
-    best_level: Ints,
+    static: Static,
+    state: State,
+    kept: State,
     value: float,
     best: float,
     moves: int,
     temperature: float,
-    free: bool,
+    scope: int,
     random: UInt64,
 ) -> tuple[float, float]:
-    """Takes moves at a temperature in seconds; (value of the state, best value).
+    """Takes moves at a temperature; (value of the state, best value).
 
     Args:
-        seconds, totals, speed, mode, layers, network: of the problem; see `fill_work`.
-        chunks, path, phase, level: the state, changed in place.
-        best_chunks, best_path, best_phase, best_level: the best state, changed in place.
+        static: the problem.
+        state: changed in place.
+        kept: the best state so far, changed in place.
         value, best: seconds of all layers, of either; inf for the state if it is not known.
         moves: how many to try.
         temperature: seconds.
-        free: whether the structure may change.
+        scope: what may change: LEVELS_ONLY, LEVELS_AND_ORDER or EVERYTHING.
         random: u64[1] state of the generator.
     """
+    seconds, totals, speed = static.seconds, static.totals, static.speed
+    mode, layers, network = static.mode, static.layers, static.network
+    chunks, path, phase, level = state.chunks, state.path, state.phase, state.level
     work = np.zeros(ALL_SLOTS)
     order = np.zeros((3, ALL_SLOTS), np.int64)
     length = np.zeros(3, np.int64)
@@ -167,10 +185,11 @@ def anneal(
         )  # fmt: skip
         if value < best:
             best = value
-            best_chunks[:], best_path[:] = chunks, path
-            best_phase[:], best_level[:] = phase, level
+            _keep(kept, state)
     for _ in range(moves):
         choice = uniform(random)
+        if scope == LEVELS_ONLY:
+            choice *= LEVEL_MOVE
         slot = -1
         kind = 0  # 1 level, 2 phase, 3 all phases, 4 chunks, 5 path
         old_level = 0
@@ -215,7 +234,7 @@ def anneal(
             phase[slot] += 1.0 if uniform(random) < 0.5 else -1.0
             kind = 2
         else:
-            if not free:
+            if scope < EVERYTHING:
                 continue
             old_work[:] = work
             if network and uniform(random) < TOGGLE:
@@ -245,8 +264,7 @@ def anneal(
             value = tried
             if tried < best:
                 best = tried
-                best_chunks[:], best_path[:] = chunks, path
-                best_phase[:], best_level[:] = phase, level
+                _keep(kept, state)
             continue
         if kind == 1:
             level[slot] = old_level
@@ -264,5 +282,3 @@ def anneal(
         if kind > 1:
             make_order(work, phase, order, length, shift)
     return value, best
-
-

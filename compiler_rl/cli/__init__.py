@@ -10,7 +10,7 @@ import jax
 import typer
 from rich.console import Console
 
-from compiler_rl.cli import agent, memory_mapping, offset_allocation, tensor_parallel
+from compiler_rl.cli import agent, co_scheduling, memory_mapping, offset_allocation, tensor_parallel
 from compiler_rl.cli.common import evaluate_commands
 from hlo_frontend.errors import InputError
 
@@ -25,6 +25,7 @@ offset_allocation.register(app)
 agent.register(app)
 app.add_typer(evaluate_commands, name="evaluate")
 tensor_parallel.register(app)
+co_scheduling.register(app)
 
 
 def main() -> None:

@@ -127,13 +127,13 @@ def decode_seconds(device: Device, model: Model, tp: int, tokens: Ints, context:
     a_token = device.decode_head_s * heads + cache / (
         device.hbm_bytes_per_s * device.decode_bandwidth
     )
-    return device.decode_launch_s + tokens * a_token
+    return np.asarray(device.decode_launch_s + tokens * a_token, dtype=np.float64)
 
 
 def prefill_seconds(device: Device, model: Model, tp: int, tokens: Ints, context: float) -> Floats:
     """f64 like `tokens`: prefill attention, bound by compute."""
     flops = 4.0 * tokens * context * model.heads // tp * model.head_dim
-    return flops / (device.flops * device.prefill_efficiency)
+    return np.asarray(flops / (device.flops * device.prefill_efficiency), dtype=np.float64)
 
 
 def gather_seconds(device: Device, tp: int, size: Floats) -> Floats:
@@ -182,7 +182,7 @@ def seconds_by_tokens(model: Model, device: Device, tp: int, batch: Batch) -> Fl
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of NanoFlow's table 2, one iteration on all devices: GFLOP, GB, and ms if bound by each.
+    """A row of NanoFlow's table 2, an iteration on all devices: GFLOP, GB, ms if bound by each.
 
     `t_net` is 0 for what does not go over the network.
     """
@@ -234,8 +234,8 @@ def paper_table(model: Model, device: Device, tp: int, batch: Batch) -> Sequence
     prompt = batch.prefill_tokens
     half = model.kv_bytes / 2
     add("PfAttn", 4.0 * prompt * batch.prefill_context * attended, prompt * (written + half))
-    moved = 4.0 * (tp - 1) * tokens * hidden * BYTES
-    add("Net", moved / (2 * BYTES), moved, moved)
+    sent = 4.0 * (tp - 1) * tokens * hidden * BYTES
+    add("Net", sent / (2 * BYTES), sent, sent)
     return rows
 
 

@@ -1,10 +1,10 @@
-"""Devices: rates of the data sheets, fitted efficiencies, and what running side by side costs.
+"""Devices: rates of data sheets, fitted efficiencies, and what running side by side costs.
 
-Sources of `devices.json`: rates from the makers' data sheets; the GEMM's efficiency, launch time and
-split-K rate, and the network's of the A100 fitted on the measurements that NanoFlow published
-(arXiv 2408.12757), the H100's on Vidur's (Agrawal et al., MLSys 2024); `experiments.bench_co_scheduling`
-reports the errors on points held out. The curves are NanoFlow's of the A100. What is known of no
-other device stands under `assumptions`.
+Sources of `devices.json`: rates from the makers' data sheets; efficiencies and latencies of the
+A100 fitted on the measurements that NanoFlow published (arXiv 2408.12757), the H100's GEMM and
+network on Vidur's (Agrawal et al., MLSys 2024). `experiments.bench_co_scheduling` reports the
+errors on points held out. The curves are NanoFlow's of the A100; what was not measured on another
+device stands under `assumptions`.
 """
 
 from __future__ import annotations

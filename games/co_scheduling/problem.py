@@ -1,7 +1,7 @@
 """The co-scheduling problem: one layer's operations in nano-batches on three serial resources.
 
-A batch is cut into at most `MAX_NANO` nano-batches, each of which goes through the layer on its own:
-projections, attention, all-reduces. The compute units, the memory and the network each run one
+A batch is cut into at most `MAX_NANO` nano-batches, each of which goes through the layer on its
+own: projections, attention, all-reduces. The compute units, the memory and the network each run one
 nano-operation at a time, the three side by side (NanoFlow, arXiv 2408.12757). A nano-batch may be
 cut once more, into `PARTS` parts, up to the output projection.
 """
@@ -27,7 +27,7 @@ MAX_CHUNKS = 32
 
 # Slots of the nano-operations of one nano-batch; the first eight are two each, one for a part.
 KQV, DECODE, PREFILL, GATHER = 0, 2, 4, 6
-O, NET_O, UP_GATE, DOWN, NET_D = 8, 9, 10, 11, 12
+OUT, NET_O, UP_GATE, DOWN, NET_D = 8, 9, 10, 11, 12
 SLOTS = 13
 ALL_SLOTS = MAX_NANO * SLOTS
 COMPUTE, MEMORY, NETWORK = range(3)
@@ -35,7 +35,6 @@ RESOURCE = np.array([0, 0, 1, 1, 1, 1, 2, 2, 0, 2, 0, 0, 2])  # of each slot
 # Row of `CoSchedulingProblem.speed` for each slot.
 GEMM_SPEED, DECODE_SPEED, PREFILL_SPEED, NET_SPEED = range(4)
 SPEED = np.array([0, 0, 1, 1, 2, 2, 3, 3, 0, 3, 0, 0, 3])
-NAMES = ("KQV", "KQV", "GEMV", "GEMV", "PF", "PF", "AG_GEMV", "AG_GEMV", "O", "N", "UG", "D", "AR_D")
 NO_INTERFERENCE, STATIC, DYNAMIC = range(3)
 MODES = ("none", "static", "dynamic")
 
@@ -75,8 +74,7 @@ class CoSchedulingProblem:
     def __post_init__(self) -> None:
         if self.seconds.shape != (len(Work), self.tokens + 1):
             raise InputError(
-                f"seconds has shape {self.seconds.shape},"
-                f" expected ({len(Work)}, {self.tokens + 1})"
+                f"seconds has shape {self.seconds.shape}, expected ({len(Work)}, {self.tokens + 1})"
             )
         if self.layers < 1 or self.mode not in range(len(MODES)):
             raise InputError("expected at least one layer and a mode of 0, 1 or 2")
@@ -122,7 +120,7 @@ class Structure:
             work[:, GATHER + part] = np.where(self.gathered, gather, 0.0)
         whole = tokens.sum(axis=1)
         for slot, with_gather, without in (
-            (O, Work.O_GATHERED, Work.O_PARTIAL),
+            (OUT, Work.O_GATHERED, Work.O_PARTIAL),
             (NET_O, Work.GATHER_O, Work.REDUCE),
             (UP_GATE, Work.UP_GATE, Work.UP_GATE),
             (DOWN, Work.DOWN, Work.DOWN),
@@ -141,7 +139,7 @@ class Structure:
             tokens[:, [KQV + part, GATHER + part]] = both[:, [part]]
             tokens[:, DECODE + part] = self.decode[:, part]
             tokens[:, PREFILL + part] = self.prefill[:, part]
-        tokens[:, O:] = both.sum(axis=1, keepdims=True)
+        tokens[:, OUT:] = both.sum(axis=1, keepdims=True)
         return tokens.ravel()
 
 

@@ -23,9 +23,7 @@ _MEASURED = ("a100", 8)
 _HEADS = (64, 8, 128)  # heads, key-value heads and their width
 
 
-def measured_seconds(
-    model: Model, device: Device, tp: int, batch: Batch, folder: Path
-) -> Floats:
+def measured_seconds(model: Model, device: Device, tp: int, batch: Batch, folder: Path) -> Floats:
     """`seconds_by_tokens` with the measured attention and network of `folder`.
 
     Raises:

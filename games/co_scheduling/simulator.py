@@ -152,10 +152,11 @@ def simulate(
                 for x in range(length[c]):
                     slot = order[c, x]
                     key = started[slot] + phase[slot]
-                    if started[slot] < layers and (waiting[c] == _NONE or key < rank[c]):
-                        if _ready(work, done, slot, started[slot]):
-                            waiting[c] = slot
-                            rank[c] = key
+                    if started[slot] == layers or (waiting[c] != _NONE and key >= rank[c]):
+                        continue
+                    if _ready(work, done, slot, started[slot]):
+                        waiting[c] = slot
+                        rank[c] = key
                 continue
             while True:
                 slot = order[c, at[c]]
@@ -271,5 +272,3 @@ def simulate(
                 running[c] = _NONE
                 total -= 1
     return now
-
-

@@ -189,8 +189,10 @@ def least_work(problem: CoSchedulingProblem) -> tuple[float, float, float, float
         fewest = np.maximum(np.arange(pieces + 1) * problem.chunk - missing, 1)
         most = np.minimum(np.arange(pieces + 1) * problem.chunk, total)
         cost = np.array(
-            [row[few : many + 1].min() if c else 0.0 for c, (few, many) in
-             enumerate(zip(fewest, most, strict=True))]
+            [
+                row[few : many + 1].min() if c else 0.0
+                for c, (few, many) in enumerate(zip(fewest, most, strict=True))
+            ]
         )
         best = cost.copy()
         for _ in range(parts - 1):
@@ -203,9 +205,7 @@ def least_work(problem: CoSchedulingProblem) -> tuple[float, float, float, float
     # Chunks of the two sorts that are not full may lie in one part, or in two.
     pieces, tokens = decode + prefill, problem.tokens
     out = np.minimum(seconds[Work.O_GATHERED], seconds[Work.O_PARTIAL])
-    gathers = np.minimum(
-        seconds[Work.GATHER] + seconds[Work.GATHER_O], seconds[Work.REDUCE]
-    )
+    gathers = np.minimum(seconds[Work.GATHER] + seconds[Work.GATHER_O], seconds[Work.REDUCE])
     rows = [
         (seconds[Work.KQV], MAX_NANO * PARTS),
         (out, MAX_NANO),
@@ -236,5 +236,3 @@ def _least_alone(problem: CoSchedulingProblem) -> float:
         alone.decode, alone.prefill, np.full(MAX_NANO, problem.network, dtype=np.bool_)
     )
     return float(min(alone.work(problem).sum(), gathered.work(problem).sum()))
-
-

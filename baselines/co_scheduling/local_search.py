@@ -1,0 +1,218 @@
+"""Local search: structures race, the winners are annealed on, and then the structure moves too."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from baselines.co_scheduling.chain import Chain
+from baselines.co_scheduling.kernel import EVERYTHING, LEVELS_AND_ORDER
+from games.base import Result
+from games.co_scheduling.device import Floats
+from games.co_scheduling.problem import CoSchedulingProblem, Structure
+from games.co_scheduling.solution import Pipeline, make_pipeline, objective
+from games.co_scheduling.structures import (
+    candidates,
+    fixed_levels,
+    spread_phases,
+    two_halves,
+)
+
+HOT, COLD = 0.03, 1e-4  # temperatures, relative to the lower bound
+FIRST_LEVELS = fixed_levels(5, 3, 2)  # an even share for each, more or less
+RACE = 0.5  # of the budget; the rest anneals with a free structure
+ROUNDS = 4  # of the race; after each, half of the chains go on
+FREE_CYCLES = 3  # annealings of the rest, each from the best so far
+FREE_HOT = 0.01
+SLICES = 40  # of an annealing: temperatures, and looks at the clock
+BATCH_SECONDS = 0.01
+FIRST_BATCH = 16  # moves
+
+
+class Search:
+    """The budget, the best pipeline so far, and when it was found."""
+
+    def __init__(
+        self,
+        problem: CoSchedulingProblem,
+        time_limit: float,
+        moves: int | None,
+        stop: threading.Event | None,
+    ) -> None:
+        self.problem = problem
+        self.started = time.perf_counter()
+        self.time_limit = time_limit
+        self.budget = moves
+        self.stop = stop
+        self.done = 0
+        self.best = math.inf
+        self.pipeline: Pipeline | None = None
+        self.curve: list[tuple[float, float]] = []
+
+    def spent(self) -> float:
+        """The share of the budget that is gone."""
+        if self.stop is not None and self.stop.is_set():
+            return 1.0
+        if self.budget is not None:
+            return self.done / max(self.budget, 1)
+        return (time.perf_counter() - self.started) / max(self.time_limit, 1e-9)
+
+    def cool(self, chain: Chain, until: float, hot: float, cold: float, scope: int) -> None:
+        """Anneals a chain from hot to cold until that share of the budget is gone."""
+        begin = self.spent()
+        batch = FIRST_BATCH
+        while (spent := self.spent()) < until:
+            gone = (spent - begin) / (until - begin)
+            temperature = hot * (cold / hot) ** (round(gone * SLICES) / SLICES)
+            if self.budget is not None:
+                batch = max(1, math.ceil(self.budget * (until - begin) / SLICES))
+                batch = min(batch, max(1, math.ceil(self.budget * until) - self.done))
+            before = time.perf_counter()
+            chain.run(batch, temperature, scope)
+            seconds = max(time.perf_counter() - before, 1e-6)
+            self.done += batch
+            self.look(chain)
+            if self.budget is None:
+                batch = max(1, min(4 * batch, int(batch * BATCH_SECONDS / seconds)))
+
+    def look(self, chain: Chain) -> None:
+        """Takes the chain's best state if it is better than everything so far."""
+        if chain.best < self.best:
+            pipeline = chain.pipeline()
+            if pipeline is not None:
+                self.offer(pipeline)
+
+    def offer(self, pipeline: Pipeline) -> None:
+        """Takes a pipeline if it is better."""
+        value = objective(self.problem, pipeline)
+        if value < self.best:
+            self.best, self.pipeline = value, pipeline
+            self.curve.append((time.perf_counter() - self.started, value))
+
+    def result(self, method: str) -> Result[Pipeline]:
+        """What came of it."""
+        if self.pipeline is None:
+            raise RuntimeError("no executable pipeline, not even the first")
+        return Result(
+            method=method,
+            solution=self.pipeline,
+            objective=self.best,
+            wall_s=time.perf_counter() - self.started,
+            curve=tuple(self.curve),
+            detail={"moves": self.done},
+        )
+
+
+def local_search(
+    problem: CoSchedulingProblem,
+    *,
+    time_limit: float,
+    seed: int = 0,
+    start: Pipeline | None = None,
+    moves: int | None = None,
+    stop: threading.Event | None = None,
+) -> Result[Pipeline]:
+    """Races structures by short annealings, then anneals the best with its structure free.
+
+    Args:
+        problem: to be solved.
+        time_limit: seconds; with `moves` given it is not looked at.
+        seed: of the moves.
+        start: a pipeline whose structure takes part in the race, and which is the first to beat.
+        moves: budget in moves instead of the time limit; the result is then deterministic.
+        stop: ends the search early when another thread sets it.
+
+    Ctrl-C has the same effect as the time limit.
+    """
+    return _run(problem, "racing", _race, time_limit, seed, start, moves, stop)
+
+
+def annealing(
+    problem: CoSchedulingProblem,
+    *,
+    time_limit: float,
+    seed: int = 0,
+    start: Pipeline | None = None,
+    moves: int | None = None,
+    stop: threading.Event | None = None,
+) -> Result[Pipeline]:
+    """Plain simulated annealing: one chain from hot to cold over structure, order and shares.
+
+    The arguments are those of `local_search`; it starts from `start`, or from two equal halves.
+    """
+    return _run(problem, "annealing", _anneal, time_limit, seed, start, moves, stop)
+
+
+Way = Callable[[Search, "Pipeline | None", int], None]
+
+
+def _run(
+    problem: CoSchedulingProblem,
+    method: str,
+    way: Way,
+    time_limit: float,
+    seed: int,
+    start: Pipeline | None,
+    moves: int | None,
+    stop: threading.Event | None,
+) -> Result[Pipeline]:
+    search = Search(problem, time_limit, moves, stop)
+    if start is not None:
+        search.offer(start)
+    else:
+        structure = two_halves(problem)
+        first = make_pipeline(problem, structure, spread_phases(problem, structure), FIRST_LEVELS)
+        if first is not None:
+            search.offer(first)
+    with contextlib.suppress(KeyboardInterrupt):
+        way(search, start, seed)
+    return search.result(method)
+
+
+def _chain(
+    problem: CoSchedulingProblem, structure: Structure, phase: Floats | None, seed: int
+) -> Chain:
+    if phase is None:
+        phase = spread_phases(problem, structure)
+    return Chain(problem, structure, phase, FIRST_LEVELS, seed)
+
+
+def _anneal(search: Search, start: Pipeline | None, seed: int) -> None:
+    problem = search.problem
+    if start is None:
+        chain = _chain(problem, two_halves(problem), None, seed)
+    else:
+        chain = Chain(problem, start.structure, start.phase, start.level, seed)
+    search.cool(chain, 1.0, HOT, COLD, EVERYTHING)
+
+
+def _race(search: Search, start: Pipeline | None, seed: int) -> None:
+    problem = search.problem
+    seeds = np.random.default_rng(seed).integers(2**63, size=1000)
+    chains = [
+        _chain(problem, structure, None, int(seeds[k]))
+        for k, structure in enumerate(candidates(problem))
+    ]
+    if start is not None:
+        chains.append(Chain(problem, start.structure, start.phase, start.level, int(seeds[-1])))
+    begin = search.spent()
+    for turn in range(ROUNDS):
+        hot, cold = (HOT * (COLD / HOT) ** (at / ROUNDS) for at in (turn, turn + 1))
+        low = begin + (RACE - begin) * turn / ROUNDS
+        high = begin + (RACE - begin) * (turn + 1) / ROUNDS
+        for place, chain in enumerate(chains):
+            until = low + (high - low) * (place + 1) / len(chains)
+            search.cool(chain, until, hot, cold, LEVELS_AND_ORDER)
+        chains.sort(key=lambda chain: chain.best)
+        chains = chains[: max(2, len(chains) // 2)]
+    chain = chains[0]
+    for cycle in range(FREE_CYCLES):
+        chain.restart()
+        begin = search.spent()
+        until = begin + (1.0 - begin) / (FREE_CYCLES - cycle)
+        search.cool(chain, until, FREE_HOT, COLD, EVERYTHING)

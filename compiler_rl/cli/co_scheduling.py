@@ -1,0 +1,164 @@
+"""`compiler-rl coschedule`: a layer in nano-batches on compute, memory and network at once."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from baselines.co_scheduling.lp import lp_bound
+from compiler_rl.cli.common import (
+    console,
+    methods_table,
+    progress,
+    require_folder,
+    require_positive,
+)
+from compiler_rl.solve import solve
+from games.base import Result
+from games.co_scheduling import picture, schedule_file, validator
+from games.co_scheduling.cost import Batch, optimal_tokens_per_second
+from games.co_scheduling.device import Device, get_device, with_interference
+from games.co_scheduling.model import Model, get_model
+from games.co_scheduling.problem import MODES, CoSchedulingProblem, make_problem
+from games.co_scheduling.solution import Pipeline, tokens_per_second
+from hlo_frontend.errors import InputError
+
+PLOTS = (".svg", ".png")
+PROVED = 1e-6  # relative gap that counts as none
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the game's command."""
+    app.command()(coschedule)
+
+
+def coschedule(
+    model: Annotated[
+        str, typer.Option(help="Model of the table, or a model file (.json).")
+    ] = "llama-2-70b",
+    hardware: Annotated[
+        str, typer.Option(help="Device of the table, or a hardware file (.json).")
+    ] = "a100",
+    tp: Annotated[int, typer.Option(help="Tensor-parallel degree.")] = 8,
+    decode: Annotated[int, typer.Option(help="Decode tokens of the batch.")] = 1280,
+    context: Annotated[float, typer.Option(help="Tokens that each of them attends to.")] = 1024,
+    prefill: Annotated[int, typer.Option(help="Prefill tokens of the batch.")] = 768,
+    prefill_context: Annotated[
+        float, typer.Option(help="Tokens that each of these attends to: the prompts' length.")
+    ] = 512,
+    mode: Annotated[
+        str, typer.Option(help="Interference: none, static or dynamic shares of the device.")
+    ] = "dynamic",
+    interference: Annotated[
+        Path | None,
+        typer.Option(help='Curves, {"memory": {share: speed, ...}, "network": ...} (.json).'),
+    ] = None,
+    profiles: Annotated[
+        Path | None,
+        typer.Option(help="Folder of measured tables of attention and network (.csv)."),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for the search.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Write schedule and report (JSON).")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Write the timetable as a Chrome trace (.json).")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write the picture (.svg or .png).")] = None,
+) -> None:
+    """Finds nano-batches, an order and shares that overlap compute, memory and network."""
+    require_positive(time_limit, "--time-limit")
+    for path, option in ((json_out, "--json"), (trace, "--trace"), (plot, "--plot")):
+        require_folder(path, option)
+    if plot is not None and plot.suffix not in PLOTS:
+        raise InputError(f"--plot {plot}: expected a path ending in {' or '.join(PLOTS)}")
+    if mode not in MODES:
+        raise InputError(f"--mode {mode}: expected one of {', '.join(MODES)}")
+    shapes, device = get_model(model), get_device(hardware)
+    if interference is not None:
+        device = with_interference(device, interference)
+    batch = Batch(decode, context, prefill, prefill_context)
+    problem = make_problem(shapes, device, tp, batch, MODES.index(mode), profiles)
+    console.print(f"{problem.name}; interference: {mode}", highlight=False)
+    for assumption in device.assumptions:
+        console.print(f"  assumed: {assumption}", highlight=False)
+
+    started = time.perf_counter()
+    with progress("searching", 1e6, "µs") as shown:
+        result = solve(problem, time_limit=time_limit, seed=seed, report=shown.report)
+    seconds = time.perf_counter() - started
+    faults = validator.validate(problem, result.solution)
+    data = schedule_file.to_json(problem, result.solution)
+    data |= _report(problem, shapes, device, result, seconds, validated=not faults)
+    rows = data["baselines"]
+    console.print(methods_table(rows, rows["sequential"]["objective"], 1e6, "µs"))
+    for line in _verdict(data):
+        console.print(line, highlight=False)
+    if json_out is not None:
+        schedule_file.write(json_out, data)
+    if trace is not None:
+        schedule_file.write(trace, schedule_file.chrome_trace(problem, result.solution))
+    if plot is not None:
+        picture.draw(problem, result.solution, plot, method=result.method)
+
+
+def _report(
+    problem: CoSchedulingProblem,
+    model: Model,
+    device: Device,
+    result: Result[Pipeline],
+    wall_s: float,
+    *,
+    validated: bool,
+) -> dict[str, Any]:
+    """The keys of the JSON report."""
+    bound = max(result.bound or 0.0, lp_bound(problem))
+    rows = {name: row | {"proved": False} for name, row in result.detail["methods"].items()}
+    sequential = rows["sequential"]["objective"]
+    return {
+        "game": "co_scheduling",
+        "objective": result.objective,
+        "unit": "s",
+        "winner": result.method,
+        "baselines": rows,
+        "lower_bound": bound,
+        "proved_optimal": result.objective <= bound * (1 + PROVED),
+        "interrupted": result.detail["interrupted"],
+        "curve": result.curve,
+        "wall_s": wall_s,
+        "validated": validated,
+        "tokens_per_second_per_device": {
+            "predicted": tokens_per_second(problem, result.objective),
+            "sequential": tokens_per_second(problem, sequential),
+            "bound": tokens_per_second(problem, bound),
+            "peak": optimal_tokens_per_second(model, device),
+        },
+        "assumptions": list(device.assumptions),
+    }
+
+
+def _verdict(data: dict[str, Any]) -> list[str]:
+    """What to make of it, in plain words."""
+    best, bound = data["objective"], data["lower_bound"]
+    sequential = data["baselines"]["sequential"]["objective"]
+    rate = data["tokens_per_second_per_device"]
+    lines = [
+        f"{data['winner']} wins: {best * 1e3:,.4f} ms a layer, {1 - best / sequential:.2%} less"
+        f" than one operation after another ({sequential * 1e3:,.4f} ms).",
+        f"{rate['predicted']:,.0f} tokens/s a device; sequential {rate['sequential']:,.0f}, at the"
+        f" bound {rate['bound']:,.0f}, at the peak rate {rate['peak']:,.0f}.",
+    ]
+    if data["proved_optimal"]:
+        lines.append("No schedule is better: the bound is reached.")
+    else:
+        lines.append(
+            f"No schedule is better than {bound * 1e3:,.4f} ms a layer: at most"
+            f" {best / bound - 1:.2%} is left."
+        )
+    if data["interrupted"]:
+        lines.append("Interrupted: this is the best schedule found until then.")
+    return lines
