@@ -9,9 +9,9 @@ from games.co_scheduling.device import LEVELS
 from games.co_scheduling.problem import (
     DECODE,
     MAX_NANO,
-    NET_O,
     NETWORK,
     NO_INTERFERENCE,
+    OUT,
     PREFILL,
     RESOURCE,
     SLOTS,
@@ -40,10 +40,7 @@ def lp_bound(problem: CoSchedulingProblem, structure: Structure | None = None) -
         decode = slots[:, DECODE : DECODE + 2].sum()
         prefill = slots[:, PREFILL : PREFILL + 2].sum()
         work = (compute, decode, prefill, network)
-        tail = slots[:, NET_O - 1 :].sum(axis=1)
-        # The parts of a nano-batch may overlap, but the longest of them takes its time.
-        parts = slots[:, 0:8:2] + 0.0, slots[:, 1:8:2] + 0.0
-        chain = float((tail + np.maximum(*(part.sum(axis=1) for part in parts))).max())
+        chain = chain_seconds(problem, structure)
     if problem.mode == NO_INTERFERENCE:
         compute, decode, prefill, network = work
         bound = max(compute, decode + prefill, network, chain)
@@ -64,3 +61,11 @@ def lp_bound(problem: CoSchedulingProblem, structure: Structure | None = None) -
         return max(chain, lower_bound(problem))
     bound = goal.Value() / 1e3 * (1.0 - SAFETY)
     return max(bound, chain, lower_bound(problem))
+
+
+def chain_seconds(problem: CoSchedulingProblem, structure: Structure) -> float:
+    """Seconds that some nano-batch needs at least for a layer, at full speed."""
+    slots = structure.work(problem).reshape(MAX_NANO, SLOTS)
+    # The parts of a nano-batch may overlap, but the longest of them takes its time.
+    parts = np.maximum(slots[:, 0:OUT:2].sum(axis=1), slots[:, 1:OUT:2].sum(axis=1))
+    return float((parts + slots[:, OUT:].sum(axis=1)).max())

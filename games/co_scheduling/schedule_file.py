@@ -99,7 +99,7 @@ def to_json(problem: CoSchedulingProblem, pipeline: Pipeline) -> dict[str, Any]:
                 "resource": RESOURCES[RESOURCE[slot % SLOTS]],
                 "share": pipeline.level[slot] / LEVELS,
                 "nano_batch": slot // SLOTS,
-                "part": slot % PARTS if slot % SLOTS < OUT else None,
+                "part": slot % SLOTS % PARTS if slot % SLOTS < OUT else None,
                 "layers_behind": int(np.floor(pipeline.phase[slot]) - least),
                 "phase": float(pipeline.phase[slot]),
             }
