@@ -70,7 +70,9 @@ class Chain:
         self.moves += moves
 
     def restart(self) -> None:
-        """Goes on from the best state."""
+        """Goes on from the best state, if there is one."""
+        if not np.isfinite(self._best_value):
+            return
         self._state = _copy(self._best)
         self._value = self._best_value
 

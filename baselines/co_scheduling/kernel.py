@@ -42,6 +42,7 @@ ORDER_MOVE = 0.85
 LAG_MOVE = 0.92
 SHIFT_MOVE = 0.95
 ONE_STEP = 0.7  # of the level moves go one level up or down
+EXCHANGE = 0.3  # of the level moves also move the level of another resource, the other way
 TOGGLE = 0.15  # of the structural moves change a path
 LEVELS_ONLY, LEVELS_AND_ORDER, EVERYTHING = range(3)
 REACH = 3  # places that a slot moves in its order
@@ -193,6 +194,8 @@ def anneal(
         slot = -1
         kind = 0  # 1 level, 2 phase, 3 all phases, 4 chunks, 5 path
         old_level = 0
+        other = -1
+        other_level = 0
         sort = giver = taker = 0
         if choice < LEVEL_MOVE:
             if mode == NO_INTERFERENCE:
@@ -210,6 +213,13 @@ def anneal(
             if level[slot] < 1 or level[slot] > LEVELS or level[slot] == old_level:
                 level[slot] = old_level
                 continue
+            if uniform(random) < EXCHANGE:
+                resource = first + (resource - first + 1) % (3 - first)
+                if length[resource] > 0:
+                    other = order[resource, int(length[resource] * uniform(random))]
+                    other_level = level[other]
+                    level[other] += 1 if level[slot] < old_level else -1
+                    level[other] = min(max(level[other], 1), LEVELS)
             kind = 1
         elif choice < ORDER_MOVE:
             slot, place = _move_in_order(phase, order, length, random)
@@ -268,6 +278,8 @@ def anneal(
             continue
         if kind == 1:
             level[slot] = old_level
+            if other >= 0:
+                level[other] = other_level
         elif kind == 2:
             phase[slot] = old_phase[slot]
         elif kind == 3:

@@ -1,4 +1,4 @@
-"""Local search: structures race, the winners are annealed on, and then the structure moves too."""
+"""Local search: structures race in short annealings, then the winner's structure moves too."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ from games.co_scheduling.solution import Pipeline, make_pipeline, objective
 from games.co_scheduling.structures import (
     candidates,
     fixed_levels,
+    recut,
     spread_phases,
     two_halves,
 )
 
 HOT, COLD = 0.03, 1e-4  # temperatures, relative to the lower bound
 FIRST_LEVELS = fixed_levels(5, 3, 2)  # an even share for each, more or less
-RACE = 0.5  # of the budget; the rest anneals with a free structure
-ROUNDS = 4  # of the race; after each, half of the chains go on
-FREE_CYCLES = 3  # annealings of the rest, each from the best so far
+EPOCH_SECONDS, EPOCH_MOVES = 4.0, 500_000  # of one race; more are run in turn
+MOST_EPOCHS = 12
+FEWEST = 16  # structures of a race after the first: the better half, or so many
+ROUNDS = 5  # of a race: annealings, after each of which the better half goes on
+LAST = 2  # so many chains go on to the last round
+ORDER_CYCLES = 3
 FREE_HOT = 0.01
 SLICES = 40  # of an annealing: temperatures, and looks at the clock
 BATCH_SECONDS = 0.01
@@ -117,7 +121,7 @@ def local_search(
     moves: int | None = None,
     stop: threading.Event | None = None,
 ) -> Result[Pipeline]:
-    """Races structures by short annealings, then anneals the best with its structure free.
+    """Races structures: short annealings, of which the better half goes on, with free structure.
 
     Args:
         problem: to be solved.
@@ -193,26 +197,89 @@ def _anneal(search: Search, start: Pipeline | None, seed: int) -> None:
 
 def _race(search: Search, start: Pipeline | None, seed: int) -> None:
     problem = search.problem
-    seeds = np.random.default_rng(seed).integers(2**63, size=1000)
-    chains = [
-        _chain(problem, structure, None, int(seeds[k]))
-        for k, structure in enumerate(candidates(problem))
-    ]
+    seeds = np.random.default_rng(seed)
+    structures = list(candidates(problem))
     if start is not None:
-        chains.append(Chain(problem, start.structure, start.phase, start.level, int(seeds[-1])))
-    begin = search.spent()
+        structures.append(start.structure)
+    results = [math.inf] * len(structures)
+    if search.budget is None:
+        epochs = round(search.time_limit / EPOCH_SECONDS)
+    else:
+        epochs = round(search.budget / EPOCH_MOVES)
+    epochs = min(max(epochs, 1), MOST_EPOCHS)
+    for epoch in range(epochs):
+        entrants = sorted(range(len(structures)), key=results.__getitem__)
+        if epoch:
+            entrants = entrants[: max(FEWEST, len(entrants) // 2)]
+        chains = []
+        for index in entrants:
+            number = int(seeds.integers(2**63))
+            if start is not None and epoch == 0 and index == len(structures) - 1:
+                chain = Chain(problem, start.structure, start.phase, start.level, number)
+            else:
+                chain = _chain(problem, structures[index], None, number)
+            chains.append((index, chain))
+        _epoch(search, chains, results, epoch / epochs, (epoch + 1) / epochs)
+
+
+def _epoch(
+    search: Search,
+    chains: list[tuple[int, Chain]],
+    results: list[float],
+    begin: float,
+    end: float,
+) -> None:
+    """A race of chains; `begin` and `end` are shares of the whole budget."""
     for turn in range(ROUNDS):
-        hot, cold = (HOT * (COLD / HOT) ** (at / ROUNDS) for at in (turn, turn + 1))
-        low = begin + (RACE - begin) * turn / ROUNDS
-        high = begin + (RACE - begin) * (turn + 1) / ROUNDS
-        for place, chain in enumerate(chains):
+        hot, scope = (FREE_HOT, EVERYTHING) if turn else (HOT, LEVELS_AND_ORDER)
+        low = begin + (end - begin) * turn / ROUNDS
+        high = begin + (end - begin) * (turn + 1) / ROUNDS
+        for place, (_, chain) in enumerate(chains):
             until = low + (high - low) * (place + 1) / len(chains)
-            search.cool(chain, until, hot, cold, LEVELS_AND_ORDER)
-        chains.sort(key=lambda chain: chain.best)
-        chains = chains[: max(2, len(chains) // 2)]
-    chain = chains[0]
-    for cycle in range(FREE_CYCLES):
-        chain.restart()
-        begin = search.spent()
-        until = begin + (1.0 - begin) / (FREE_CYCLES - cycle)
-        search.cool(chain, until, FREE_HOT, COLD, EVERYTHING)
+            chain.restart()
+            search.cool(chain, until, hot, COLD, scope)
+        chains.sort(key=lambda entry: entry[1].best)
+        for index, chain in chains:
+            results[index] = min(results[index], chain.best)
+        chains = chains[: max(LAST, len(chains) // 2)]
+
+
+def order_search(
+    problem: CoSchedulingProblem, structure: Structure, *, time_limit: float, seed: int = 0
+) -> Result[Pipeline]:
+    """Simulated annealing of order and shares alone, of one structure."""
+
+    def way(search: Search, start: Pipeline | None, seed: int) -> None:
+        del start
+        chain = _chain(problem, structure, None, seed)
+        for cycle in range(ORDER_CYCLES):
+            chain.restart()
+            search.cool(chain, (cycle + 1) / ORDER_CYCLES, HOT, COLD, LEVELS_AND_ORDER)
+
+    phase = spread_phases(problem, structure)
+    first = make_pipeline(problem, structure, phase, FIRST_LEVELS)
+    return _run(problem, "order", way, time_limit, seed, first, None, None)
+
+
+def replan(
+    problem: CoSchedulingProblem, given: Pipeline, *, time_limit: float, seed: int = 0
+) -> Result[Pipeline]:
+    """A plan for a new batch from that of another one: its shape, order and shares, annealed on.
+
+    Args:
+        problem: of the new batch.
+        given: the plan for the other batch.
+        time_limit: seconds, some hundredths of one.
+        seed: of the moves.
+    """
+
+    def way(search: Search, start: Pipeline | None, seed: int) -> None:
+        plan = search.pipeline if start is None else start
+        if plan is None:
+            return
+        chain = Chain(problem, plan.structure, plan.phase, plan.level, seed)
+        search.cool(chain, 1.0, FREE_HOT, COLD, EVERYTHING)
+
+    structure = recut(problem, given.structure)
+    first = make_pipeline(problem, structure, given.phase, given.level)
+    return _run(problem, "replan", way, time_limit, seed, first, None, None)

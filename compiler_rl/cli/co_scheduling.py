@@ -24,6 +24,7 @@ from games.co_scheduling.device import Device, get_device, with_interference
 from games.co_scheduling.model import Model, get_model
 from games.co_scheduling.problem import MODES, CoSchedulingProblem, make_problem
 from games.co_scheduling.solution import Pipeline, tokens_per_second
+from games.co_scheduling.workload import cache_tokens, composition, read_trace
 from hlo_frontend.errors import InputError
 
 PLOTS = (".svg", ".png")
@@ -49,6 +50,14 @@ def coschedule(
     prefill_context: Annotated[
         float, typer.Option(help="Tokens that each of these attends to: the prompts' length.")
     ] = 512,
+    workload: Annotated[
+        Path | None,
+        typer.Option(
+            help="Request trace (Azure or NanoFlow .csv, Mooncake .jsonl): the batch is that of an"
+            " iteration of continuous batching, instead of the four options before."
+        ),
+    ] = None,
+    iteration: Annotated[int, typer.Option(help="Which iteration of the workload.")] = 500,
     mode: Annotated[
         str, typer.Option(help="Interference: none, static or dynamic shares of the device.")
     ] = "dynamic",
@@ -81,7 +90,10 @@ def coschedule(
     shapes, device = get_model(model), get_device(hardware)
     if interference is not None:
         device = with_interference(device, interference)
-    batch = Batch(decode, context, prefill, prefill_context)
+    if workload is None:
+        batch = Batch(decode, context, prefill, prefill_context)
+    else:
+        batch = composition(read_trace(workload), cache_tokens(shapes, device, tp), iteration)
     problem = make_problem(shapes, device, tp, batch, MODES.index(mode), profiles)
     console.print(f"{problem.name}; interference: {mode}", highlight=False)
     for assumption in device.assumptions:

@@ -124,6 +124,18 @@ def alone() -> Ints:
     return fixed_levels(LEVELS, LEVELS, LEVELS)
 
 
+def recut(problem: CoSchedulingProblem, given: Structure) -> Structure:
+    """A structure of this batch whose parts have the shares that they have in another's."""
+    counts = np.zeros((2, MAX_NANO, PARTS), dtype=np.int64)
+    both = (given.decode + given.prefill).astype(np.float64)
+    for sort, tokens in enumerate((given.decode, given.prefill)):
+        # Where the other batch has none of a sort, each part gets its share of all tokens.
+        share = (tokens if tokens.any() else both).astype(np.float64).ravel()
+        upto = np.rint(np.cumsum(share / share.sum()) * problem.chunks[sort])
+        counts[sort] = np.diff(upto, prepend=0).astype(np.int64).reshape(MAX_NANO, PARTS)
+    return cut(problem, counts[0], counts[1], given.gathered)
+
+
 def count_chunks(problem: CoSchedulingProblem, structure: Structure) -> Ints:
     """i64[2, MAX_NANO, PARTS]: the chunks that `cut` made the structure of."""
     return np.stack([-(-structure.decode // problem.chunk), -(-structure.prefill // problem.chunk)])

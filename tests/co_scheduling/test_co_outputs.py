@@ -128,6 +128,7 @@ def test_command_writes_everything(tmp_path):
         ({"plot": Path("x.gif")}, "expected a path ending in"),
         ({"json_out": Path("no/such/x.json")}, "make it first"),
         ({"profiles": Path("nowhere")}, "cannot be read"),
+        ({"workload": Path("nowhere")}, "cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(options, expected):

@@ -15,7 +15,7 @@ from baselines.co_scheduling import EXACT, HEURISTICS, IMPROVE
 from baselines.co_scheduling.chain import Chain
 from baselines.co_scheduling.cp_sat import cp_sat
 from baselines.co_scheduling.kernel import LEVELS_AND_ORDER
-from baselines.co_scheduling.local_search import annealing, local_search
+from baselines.co_scheduling.local_search import annealing, local_search, order_search, replan
 from baselines.co_scheduling.lp import lp_bound
 from games.co_scheduling import GAME
 from games.co_scheduling.problem import (
@@ -134,6 +134,9 @@ def test_cp_sat_proves_the_period_and_annealing_reaches_it():
     for temperature in (0.03, 0.01, 0.003, 0.001):
         chain.run(4000, temperature, LEVELS_AND_ORDER)
     assert chain.best <= result.objective * 1.01
+    fixed = order_search(problem, structure, time_limit=0.5)
+    assert fixed.objective <= result.objective * 1.01
+    assert (fixed.solution.structure.decode == structure.decode).all()
 
 
 @pytest.mark.parametrize("mode", [STATIC, DYNAMIC])
@@ -154,6 +157,17 @@ def test_structure_bound_holds_for_long_annealing():
         chain.run(2000, 0.01, LEVELS_AND_ORDER)
         assert chain.best >= lp_bound(problem, structure) * (1 - 1e-9)
         assert lp_bound(problem, structure) >= lp_bound(problem) * (1 - 1e-9)
+
+
+def test_a_new_batch_is_planned_from_an_old_plan():
+    plan = local_search(problem_of(), time_limit=0.0, moves=6000).solution
+    for decode, prefill in ((900, 0), (0, 600), (500, 500)):
+        problem = problem_of(decode=decode, prefill=prefill)
+        begun = time.perf_counter()
+        result = replan(problem, plan, time_limit=0.05)
+        assert time.perf_counter() - begun < 1.0
+        assert GAME.validate(problem, result.solution) == []
+        assert result.objective < HEURISTICS["sequential"](problem).objective
 
 
 def test_one_chunk_cannot_be_cut():
