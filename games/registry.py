@@ -8,6 +8,7 @@ from typing import Any
 from games.base import Game
 
 GAMES = {
+    "chunk_selection": "games.chunk_selection",
     "co_scheduling": "games.co_scheduling",
     "memory_mapping": "games.memory_mapping",
     "offset_allocation": "games.offset_allocation",

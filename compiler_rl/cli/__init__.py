@@ -10,7 +10,7 @@ import jax
 import typer
 from rich.console import Console
 
-from compiler_rl.cli import agent, co_scheduling, memory_mapping, offset_allocation, tensor_parallel
+from compiler_rl.cli import agent, chunk_selection, co_scheduling, memory_mapping, offset_allocation, tensor_parallel
 from compiler_rl.cli.common import evaluate_commands
 from hlo_frontend.errors import InputError
 
@@ -26,6 +26,7 @@ agent.register(app)
 app.add_typer(evaluate_commands, name="evaluate")
 tensor_parallel.register(app)
 co_scheduling.register(app)
+chunk_selection.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,351 @@
+"""Tree search against a scorer of sets: CORAG's as published, and a search over sets.
+
+The scorer stands for what is dear: a reranker's score of the query with all chosen chunks, or the
+learned value. Each evaluation counts; what was scored once is never scored again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.chunk_selection.heuristics import BatchLoss
+from games.base import Result
+from games.chunk_selection.problem import ChunkSelectionProblem, ranked
+from games.chunk_selection.solution import Selection, objective
+
+Floats = npt.NDArray[np.float64]
+# Ordered sets of candidates to scores, higher is better.
+ScoreSets = Callable[[Sequence[tuple[int, ...]]], Sequence[float]]
+
+CORAG_EXPLORATION, CORAG_COST = 2.4, 0.1  # the paper's settings
+CORAG_ITERATIONS = 10
+EXPLORATION = 0.3
+WIDTH = 8  # additions that are scored when a set is expanded
+DEFAULT_EVALUATIONS = 400
+
+
+class _EndedError(Exception):
+    """No more evaluations: the cap is reached, or the scorer failed."""
+
+
+@dataclass
+class Scored:
+    """A scorer with its memory, its cap and the best set so far.
+
+    Attributes:
+        score: the scorer.
+        cap: evaluations that it may make.
+        ordered: whether the order of a set counts.
+        fault: why it had to end, None unless the scorer failed.
+        best: the best set so far, `best_score` its score.
+        curve: (evaluations, best score) at each improvement.
+    """
+
+    score: ScoreSets
+    cap: int
+    ordered: bool = False
+    known: dict[tuple[int, ...], float] = field(default_factory=dict)
+    fault: str | None = None
+    best: tuple[int, ...] = ()
+    best_score: float = -math.inf
+    evaluations: int = 0
+    curve: list[tuple[int, float]] = field(default_factory=list)
+
+    def key(self, order: tuple[int, ...]) -> tuple[int, ...]:
+        """Equal for what has the same score."""
+        return order if self.ordered else tuple(sorted(order))
+
+    def __call__(self, orders: Sequence[tuple[int, ...]]) -> list[float]:
+        """The scores of sets that the budget allows; new ones in one call of the scorer.
+
+        Raises:
+            _EndedError: the cap does not allow all of them, or the scorer failed; what the cap
+                allows is scored and counts.
+        """
+        new: dict[tuple[int, ...], tuple[int, ...]] = {}
+        for order in orders:
+            key = self.key(order)
+            if key not in self.known:
+                new.setdefault(key, order)
+        asked = list(new.items())[: max(self.cap - self.evaluations, 0)]
+        if asked:
+            self._ask(asked)
+        if len(asked) < len(new):
+            raise _EndedError
+        return [self.known[self.key(order)] for order in orders]
+
+    def _ask(self, asked: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+        try:
+            scores = [float(s) for s in self.score([order for _, order in asked])]
+        except Exception as error:  # a user's function may raise anything
+            self.fault = f"the reranker failed after {self.evaluations} evaluations: {error}"
+            raise _EndedError from error
+        if len(scores) != len(asked):
+            self.fault = f"the reranker gave {len(scores)} scores for {len(asked)} sets"
+            raise _EndedError
+        for (key, order), score in zip(asked, scores, strict=True):
+            if not math.isfinite(score):
+                self.fault = f"the reranker returned {score} after {self.evaluations} evaluations"
+                raise _EndedError
+            self.evaluations += 1
+            self.known[key] = score
+            if score > self.best_score:
+                self.best, self.best_score = order, score
+                self.curve.append((self.evaluations, score))
+
+
+def value_scorer(problem: ChunkSelectionProblem) -> ScoreSets:
+    """The learned value as a scorer: what the loss is below that of nothing."""
+    losses = BatchLoss(problem)
+    return lambda orders: list(1.0 + problem.all_weight - losses(orders))
+
+
+def corag(
+    problem: ChunkSelectionProblem,
+    *,
+    time_limit: float = math.inf,
+    seed: int = 0,
+    score: ScoreSets | None = None,
+    iterations: int = CORAG_ITERATIONS,
+    exploration: float = CORAG_EXPLORATION,
+    cost: float = CORAG_COST,
+    evaluations: int = 10**9,
+) -> Result[Selection]:
+    """CORAG's search as published (arXiv 2411.00744): UCT over ordered prefixes.
+
+    An expansion adds every candidate that is left and scores all of the prefixes in one batch;
+    UCB = V/N + C sqrt(ln N_parent / N) - cost * tokens / budget; the answer is the best prefix at
+    any depth within the budget, which filters and does not end the game.
+    """
+    del seed  # nothing is random
+    started = time.perf_counter()
+    scored = Scored(score or value_scorer(problem), evaluations, ordered=True)
+    children: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    total: dict[tuple[int, ...], float] = {(): 0.0}
+    visits: dict[tuple[int, ...], int] = {(): 0}
+
+    def used(order: tuple[int, ...]) -> int:
+        return int(problem.tokens[list(order)].sum())
+
+    def bound(child: tuple[int, ...], parent: tuple[int, ...]) -> float:
+        if not visits[child]:
+            return math.inf
+        spread = math.sqrt(math.log(max(visits[parent], 1)) / visits[child])
+        price = cost * used(child) / problem.budget
+        return total[child] / visits[child] + exploration * spread - price
+
+    with contextlib.suppress(_EndedError, KeyboardInterrupt):
+        for _ in range(iterations):
+            if time.perf_counter() - started > time_limit:
+                break
+            path: list[tuple[int, ...]] = [()]
+            while children.get(path[-1]):
+                parent = path[-1]
+                path.append(max(children[parent], key=lambda child: bound(child, parent)))
+            leaf = path[-1]
+            if leaf in children:  # nothing fits below it
+                reward = scored.known.get(leaf, 0.0)
+            else:
+                left = problem.budget - used(leaf)
+                grown = [
+                    (*leaf, int(i))
+                    for i in np.flatnonzero(problem.tokens <= left)
+                    if int(i) not in leaf
+                ]
+                children[leaf] = grown
+                for child in grown:
+                    total[child], visits[child] = 0.0, 0
+                scores = scored(grown)
+                for child, value in zip(grown, scores, strict=True):
+                    total[child], visits[child] = value, 1
+                reward = max(scores, default=scored.known.get(leaf, 0.0))
+            for node in path:
+                visits[node] += 1
+                total[node] += reward
+    return _result("corag", problem, scored, started)
+
+
+@dataclass
+class _Node:
+    """A set in the table: what was scored, its children and visits."""
+
+    order: tuple[int, ...]
+    score: float
+    children: list[tuple[int, ...]] | None = None
+    visits: int = 0
+    best: float = -math.inf  # of what is below, itself included
+
+
+def set_search(
+    problem: ChunkSelectionProblem,
+    *,
+    time_limit: float = math.inf,
+    seed: int = 0,
+    score: ScoreSets | None = None,
+    evaluations: int = DEFAULT_EVALUATIONS,
+    exploration: float = EXPLORATION,
+    cost: float = 0.0,
+    width: int = WIDTH,
+    ordered: bool = False,
+    starts: Sequence[Sequence[int]] = (),
+) -> Result[Selection]:
+    """Best-first tree search over sets with a transposition table, then swaps with what is left.
+
+    A set is one node whatever order it was reached in. An expansion scores its `width` most
+    promising additions in one batch; a child is chosen by the best score below it, what it adds on
+    average and how rarely it was visited. Stopping is an action: a set competes with what is below
+    it, so the answer may leave budget unused. A quarter of the evaluations is for swaps of single
+    chunks in the best set.
+
+    Args:
+        time_limit: seconds.
+        score: of sets; the learned value if None.
+        evaluations: cap on scored sets.
+        exploration: weight of rarely visited sets, in units of the spread of scores.
+        cost: price of the whole budget, in units of the score.
+        width: additions scored at once.
+        ordered: the order counts for the scorer.
+        starts: selections to score first, such as a heuristic's.
+    """
+    del seed  # nothing is random
+    started = time.perf_counter()
+    given = score or value_scorer(problem)
+
+    def priced(orders: Sequence[tuple[int, ...]]) -> list[float]:
+        prices = [cost * int(problem.tokens[list(o)].sum()) / problem.budget for o in orders]
+        return [float(s) - p for s, p in zip(given(orders), prices, strict=True)]
+
+    scored = Scored(priced, evaluations, ordered)
+    rate = problem.marginals / np.sqrt(problem.tokens)
+    preferred = ranked(rate)
+    deadline = started + time_limit
+    with contextlib.suppress(_EndedError, KeyboardInterrupt):
+        scored([tuple(int(i) for i in each) for each in starts if len(each)])
+        _grow(problem, scored, preferred, deadline, int(0.75 * evaluations), exploration, width)
+        _swaps(problem, scored, preferred, deadline, width)
+    return _result("set_search", problem, scored, started)
+
+
+def _grow(
+    problem: ChunkSelectionProblem,
+    scored: Scored,
+    preferred: list[int],
+    deadline: float,
+    evaluations: int,
+    exploration: float,
+    width: int,
+) -> None:
+    table: dict[tuple[int, ...], _Node] = {(): _Node((), 0.0)}
+    closed: set[tuple[int, ...]] = set()
+    while scored.evaluations < evaluations and time.perf_counter() < deadline:
+        if () in closed:
+            return
+        path: list[tuple[int, ...]] = [()]
+        while (children := table[path[-1]].children) is not None:
+            open_ = [child for child in children if child not in closed]
+            if not open_:
+                break
+            parent = table[path[-1]]
+            spread = max(
+                max(table[c].best for c in children) - min(table[c].best for c in children), 1e-6
+            )
+            path.append(
+                max(
+                    open_,
+                    key=lambda c: (
+                        table[c].best
+                        + exploration
+                        * spread
+                        * math.sqrt(parent.visits + 1)
+                        / (table[c].visits + 1)
+                    ),
+                )
+            )
+        node = table[path[-1]]
+        if node.children is None:
+            _expand(problem, scored, preferred, table, node, width)
+        elif all(child in closed for child in node.children):
+            closed.add(path[-1])
+        for key in path:
+            table[key].visits += 1
+        for key in reversed(path):
+            below = table[key].children or []
+            table[key].best = max([table[key].score, *(table[child].best for child in below)])
+            if table[key].children is not None and all(child in closed for child in below):
+                closed.add(key)
+
+
+def _expand(
+    problem: ChunkSelectionProblem,
+    scored: Scored,
+    preferred: list[int],
+    table: dict[tuple[int, ...], _Node],
+    node: _Node,
+    width: int,
+) -> None:
+    left = problem.budget - int(problem.tokens[list(node.order)].sum())
+    # The first chunk decides most, so all of the root's promising children are scored.
+    most = width if node.order else 2 * width
+    grown = [
+        (*node.order, i) for i in preferred if i not in node.order and problem.tokens[i] <= left
+    ][:most]
+    node.children = []
+    if not grown:
+        return
+    for order, value in zip(grown, scored(grown), strict=True):
+        key = scored.key(order)
+        if key not in table:
+            table[key] = _Node(order, value, best=value)
+        node.children.append(key)
+
+
+def _swaps(
+    problem: ChunkSelectionProblem,
+    scored: Scored,
+    preferred: list[int],
+    deadline: float,
+    width: int,
+) -> None:
+    """Additions, exchanges and drops of single chunks in the best set, until none is better."""
+    while time.perf_counter() < deadline:
+        best, value = scored.best, scored.best_score
+        left = problem.budget - int(problem.tokens[list(best)].sum())
+        outside = [i for i in preferred if i not in best]
+        trials = [(*best, i) for i in outside if problem.tokens[i] <= left][: 2 * width]
+        trials += [tuple(x for x in best if x != out) for out in best if len(best) > 1]
+        weakest = sorted(best, key=preferred.index, reverse=True)
+        for out in weakest:
+            room = left + int(problem.tokens[out])
+            fitting = [i for i in outside if problem.tokens[i] <= room][:width]
+            trials += [tuple(i if x == out else x for x in best) for i in fitting]
+        for at in range(0, len(trials), width):
+            scored(trials[at : at + width])
+            if scored.best_score > value:
+                break
+        if scored.best_score <= value:
+            return
+
+
+def _result(
+    method: str, problem: ChunkSelectionProblem, scored: Scored, started: float
+) -> Result[Selection]:
+    selection = Selection(scored.best)
+    return Result(
+        method=method,
+        solution=selection,
+        objective=objective(problem, selection),
+        wall_s=time.perf_counter() - started,
+        detail={
+            "evaluations": scored.evaluations,
+            "score": scored.best_score if scored.best else None,
+            "score_curve": scored.curve,
+            **({"fault": scored.fault} if scored.fault else {}),
+        },
+    )

@@ -1,0 +1,100 @@
+"""Candidate pools of question sets: what a retriever hands to selection, with its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler_rl.retrieval import Encoder, MiniLM, Retriever
+from experiments.retrieval_sets import Passage, Question, QuestionSet, load
+from games.chunk_selection.chunk import Chunk, count_tokens
+from games.chunk_selection.features import Features, make_features
+from hlo_frontend.errors import InputError
+
+TOP = 60  # candidates, as in CORAG
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A question and its candidates, in the retriever's order: passages and chunks, [N] each."""
+
+    question: Question
+    passages: tuple[Passage, ...]
+    chunks: tuple[Chunk, ...]
+    query_embedding: npt.NDArray[np.float64] | None
+
+    @cached_property
+    def features(self) -> Features:
+        """With the embeddings."""
+        return make_features(self.question.text, self.chunks, self.query_embedding)
+
+    @cached_property
+    def text_features(self) -> Features:
+        """Of texts alone, without embeddings and scores."""
+        plain = [replace(chunk, embedding=None, score=None) for chunk in self.chunks]
+        return make_features(self.question.text, plain)
+
+    def only(self, places: npt.NDArray[np.int64]) -> Pool:
+        """With these of the candidates."""
+        return Pool(
+            self.question,
+            tuple(self.passages[i] for i in places),
+            tuple(self.chunks[i] for i in places),
+            self.query_embedding,
+        )
+
+
+def load_pools(name: str, encoder: Encoder | None = None, *, top: int = TOP) -> list[Pool]:
+    """The pools of the set at a path; `PATH:0.5` for chunks of which half is repeated.
+
+    Raises:
+        InputError: no such set, or packages of retrieval are missing.
+    """
+    path, _, overlap = name.rpartition(":") if ":" in name else (name, "", "0")
+    try:
+        share = float(overlap)
+    except ValueError:
+        raise InputError(f"{name}: expected PATH or PATH:OVERLAP") from None
+    if not 0 <= share < 1:
+        raise InputError(f"{name}: expected an overlap of at least 0 and below 1")
+    return pools_of(load(Path(path), overlap=share), encoder or MiniLM(), top=top)
+
+
+def pools_of(questions: QuestionSet, encoder: Encoder | None, *, top: int = TOP) -> list[Pool]:
+    """The candidates of each question by hybrid retrieval; BM25 alone without an encoder."""
+    texts = questions.texts
+    retriever = Retriever(texts, encoder)
+    asked = None if encoder is None else encoder.encode([q.text for q in questions.questions])
+    count = count_tokens if encoder is None else encoder.count_tokens
+    tokens: dict[int, int] = {}
+    pools = []
+    for row, question in enumerate(questions.questions):
+        embedding = None if asked is None else asked[row]
+        best, fused = retriever.candidates(question.text, top, embedding)
+        chunks = []
+        for index, score in zip(best.tolist(), fused.tolist(), strict=True):
+            if index not in tokens:
+                tokens[index] = max(count(texts[index]), 1)
+            chunks.append(
+                Chunk(
+                    id=str(index),
+                    text=texts[index],
+                    n_tokens=tokens[index],
+                    score=score,
+                    embedding=None if retriever.embeddings is None else retriever.embeddings[index],
+                    title=questions.passages[index].title,
+                )
+            )
+        passages = tuple(questions.passages[index] for index in best.tolist())
+        pools.append(Pool(question, passages, tuple(chunks), embedding))
+    return pools
+
+
+def subset(pools: Sequence[Pool], which: npt.NDArray[np.bool_]) -> list[Pool]:
+    """Those pools."""
+    return [pool for pool, wanted in zip(pools, which, strict=True) if wanted]

@@ -1,0 +1,72 @@
+"""Trains the learned value of chunk selection and writes its weights.
+
+    python -m experiments.train_chunk_selection SET ... [--out FILE]
+
+SET is anything that `experiments.retrieval_sets.load` reads; `SET:0.5` cuts documents into chunks
+of which half is repeated by the next. Each question is learned from with the sentence embeddings,
+with texts alone, and with few candidates, so that the value serves whoever has no embeddings, or
+little to choose from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common import ROOT, run
+from experiments.evidence_training import Example, evidence_of, train
+from experiments.retrieval_pools import TOP, Pool, load_pools
+from games.chunk_selection.value import to_json
+from games.memory_mapping.mapping_file import replace_file
+from hlo_frontend.errors import InputError
+
+MODELS = 3
+FEWEST = 4  # candidates that are left of a question's
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains on all questions of all sets."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sets", nargs="+", metavar="SET")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "games/chunk_selection/evidence_model.json"
+    )
+    parser.add_argument("--models", type=int, default=MODELS, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    if options.models < 1:
+        raise InputError(f"--models {options.models}: expected at least 1")
+    examples: list[Example] = []
+    for name in options.sets:
+        pools = load_pools(name)
+        examples += examples_of(pools, name, options.seed)
+        print(f"{name}: {len(pools)} questions", file=sys.stderr, flush=True)
+    model = train(examples, models=options.models, seed=options.seed)
+    replace_file(options.out, (json.dumps(to_json(model)) + "\n").encode())
+
+
+def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[Example]:
+    """Each question three times: with its embeddings, of texts alone, and one of the two with
+    only some of the candidates.
+    """
+    draw = np.random.default_rng(seed)
+    examples = []
+    for pool in pools:
+        evidence = evidence_of(pool.question, pool.passages)
+        examples.append(Example(pool.features, evidence, group))
+        examples.append(Example(pool.text_features, evidence, group))
+        few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
+        features = few.features if draw.random() < 0.5 else few.text_features
+        examples.append(Example(features, evidence_of(few.question, few.passages), group))
+    return examples
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

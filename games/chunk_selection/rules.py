@@ -1,0 +1,179 @@
+"""The rules as pure functions of JAX: add a candidate that fits, or stop.
+
+A state is a set, so the order of the additions does not count; the order of the context is decided
+after the game. Rewards are the decrease of the loss as a share of what it is with nothing chosen.
+Adding never ends the game, unless nothing fits any more: the budget filters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from games.chunk_selection.problem import ChunkSelectionProblem
+from games.chunk_selection.value import NOBODY
+
+SIZES = (16, 32, 64, 128, 256, 512)  # candidates of a bucket
+HYPOTHESES = (64, 256, 768)
+SHARP = 8.0  # of the prior, in units of the best candidate's gain
+MASKED = -1e9
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Arrays:
+    """A problem padded to its bucket: N candidates, H hypotheses.
+
+    Attributes:
+        tokens: i32[N]; of padding, and of what never fits, one more than the budget.
+        budget: i32[].
+        overlap: f32[N, N].
+        members: i32[H, MOST].
+        there: bool[H, MOST].
+        probability: f32[H].
+        inverse: f32[H] 1 / size of the hypothesis.
+        all_weight, cost_weight: f32[].
+    """
+
+    tokens: jax.Array
+    budget: jax.Array
+    overlap: jax.Array
+    members: jax.Array
+    there: jax.Array
+    probability: jax.Array
+    inverse: jax.Array
+    all_weight: jax.Array
+    cost_weight: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """bool[N] `chosen`, f32[N] `share` of each text that is there (not cut off at 1), i32[] `used`
+    tokens, f32[] `loss`, bool[] `done`.
+    """
+
+    chosen: jax.Array
+    share: jax.Array
+    used: jax.Array
+    loss: jax.Array
+    done: jax.Array
+
+
+def make_arrays(problem: ChunkSelectionProblem) -> Arrays:
+    """The problem padded to its bucket."""
+    n = _bucket(problem.size, SIZES)
+    h = _bucket(len(problem.members), HYPOTHESES)
+    tokens = np.full(n, problem.budget + 1, dtype=np.int32)
+    tokens[: problem.size] = np.minimum(problem.tokens, problem.budget + 1)
+    overlap = np.zeros((n, n), dtype=np.float32)
+    overlap[: problem.size, : problem.size] = problem.overlap
+    members = np.full((h, problem.members.shape[1]), NOBODY, dtype=np.int32)
+    members[: len(problem.members)] = problem.members
+    probability = np.zeros(h, dtype=np.float32)
+    probability[: len(problem.members)] = problem.probability
+    there = members != NOBODY
+    return Arrays(
+        tokens=jnp.asarray(tokens),
+        budget=jnp.int32(problem.budget),
+        overlap=jnp.asarray(overlap),
+        members=jnp.asarray(np.where(there, members, 0)),
+        there=jnp.asarray(there),
+        probability=jnp.asarray(probability),
+        inverse=jnp.asarray((1.0 / np.maximum(there.sum(axis=1), 1)).astype(np.float32)),
+        all_weight=jnp.float32(problem.all_weight),
+        cost_weight=jnp.float32(problem.cost_weight),
+    )
+
+
+def _bucket(size: int, sizes: tuple[int, ...]) -> int:
+    return next((each for each in sizes if each >= size), -(-size // sizes[-1]) * sizes[-1])
+
+
+def init(arrays: Arrays) -> State:
+    """Nothing chosen."""
+    n = len(arrays.tokens)
+    return State(
+        chosen=jnp.zeros(n, jnp.bool_),
+        share=jnp.zeros(n),
+        used=jnp.int32(0),
+        loss=1.0 + arrays.all_weight,
+        done=jnp.array(False),
+    )
+
+
+def legal_actions(arrays: Arrays, state: State) -> jax.Array:
+    """bool[N + 1]: what fits, and stopping."""
+    fits = ~state.chosen & (state.used + arrays.tokens <= arrays.budget)
+    return jnp.append(fits, True) & ~state.done
+
+
+def step(arrays: Arrays, state: State, action: jax.Array) -> tuple[State, jax.Array, jax.Array]:
+    """(next state, reward, done); the action must be legal."""
+    n = len(arrays.tokens)
+    stops = state.done | (action == n)
+    added = jnp.minimum(action, n - 1)
+    chosen = state.chosen | ((jnp.arange(n) == action) & ~state.done)
+    share = jnp.where(stops, state.share, state.share + arrays.overlap[:, added])
+    used = jnp.where(stops, state.used, state.used + arrays.tokens[added])
+    loss = jnp.where(stops, state.loss, _loss(arrays, share, used))
+    following = State(chosen=chosen, share=share, used=used, loss=loss, done=stops)
+    following = replace(following, done=stops | ~legal_actions(arrays, following)[:n].any())
+    reward = (state.loss - loss) / (1.0 + arrays.all_weight)
+    return following, reward, following.done
+
+
+def _loss(arrays: Arrays, share: jax.Array, used: jax.Array) -> jax.Array:
+    found = jnp.minimum(share, 1.0)[arrays.members]
+    mean = jnp.where(arrays.there, found, 0.0).sum(axis=1) * arrays.inverse
+    least = jnp.where(arrays.there, found, 1.0).min(axis=1)
+    held = arrays.probability @ mean + arrays.all_weight * (arrays.probability @ least)
+    return 1.0 + arrays.all_weight - held + arrays.cost_weight * used / arrays.budget
+
+
+def gains(arrays: Arrays, state: State) -> jax.Array:
+    """f32[N]: what each candidate would take off the loss, as if no texts repeated each other."""
+    missing = 1.0 - jnp.minimum(state.share, 1.0)
+    absent = jnp.where(arrays.there, missing[arrays.members], 0.0)
+    alone = absent.sum(axis=1, keepdims=True) - absent < 1e-6  # all the others are there
+    worth = (
+        arrays.probability[:, None] * absent * (arrays.inverse[:, None] + arrays.all_weight * alone)
+    )
+    total = jnp.zeros(len(arrays.tokens)).at[arrays.members].add(worth)
+    return total - arrays.cost_weight * arrays.tokens / arrays.budget
+
+
+def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
+    """f32[N] `gain`, `tokens`, `share`, `legal`; f32[] `left` of the budget, `loss`."""
+    return {
+        "gain": gains(arrays, state),
+        "tokens": arrays.tokens / arrays.budget,
+        "share": jnp.minimum(state.share, 1.0),
+        "legal": legal_actions(arrays, state)[:-1].astype(jnp.float32),
+        "left": 1.0 - state.used / arrays.budget,
+        "loss": state.loss,
+    }
+
+
+def prior_logits(arrays: Arrays, state: State) -> jax.Array:
+    """f32[N + 1]: by gain for each token, stopping where nothing gains."""
+    gain = gains(arrays, state)
+    legal = legal_actions(arrays, state)
+    rate = jnp.where(legal[:-1], gain / jnp.sqrt(arrays.tokens / arrays.budget), -jnp.inf)
+    best = jnp.maximum(rate.max(), 1e-9)
+    logits = SHARP * jnp.append(jnp.maximum(rate / best, -2.0), jnp.float32(-1e-3))
+    return jnp.where(legal, logits, MASKED)
+
+
+def prior_value(arrays: Arrays, state: State) -> jax.Array:
+    """f32[]: the gains that fit into what is left, the dense ones first, as rewards to come."""
+    legal = legal_actions(arrays, state)[:-1]
+    gain = jnp.where(legal, jnp.maximum(gains(arrays, state), 0.0), 0.0)
+    order = jnp.argsort(-gain / arrays.tokens)
+    tokens, gain = arrays.tokens[order], gain[order]
+    before = jnp.cumsum(jnp.where(gain > 0, tokens, 0)) - tokens
+    part = jnp.clip((arrays.budget - state.used - before) / tokens, 0.0, 1.0)
+    return (gain * part).sum() / (1.0 + arrays.all_weight)

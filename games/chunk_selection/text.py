@@ -1,0 +1,275 @@
+"""What is read off the texts alone: terms, titles, names, and how the chunks hang together.
+
+Everything is relative to the candidates of one query: document frequencies are theirs, so that a
+problem needs nothing but itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_WORD = re.compile(r"[^\W_]+")
+_NAME = re.compile(
+    r"[A-Z][\w'’.-]*(?:\s+(?:(?:of|the|and|de|van|von|for|in|la|du|del)\s+){0,2}[A-Z0-9][\w'’.-]*)*"
+)
+_BRACKETS = re.compile(r"\s*\([^)]*\)\s*$")
+_STOPWORDS = """
+a about after all also an and any are as at be because been before being between both but by can
+could did do does doing during each few for from further had has have having he her here him his how
+i if in into is it its itself just me more most my no nor not of off on once only or other our out
+over own s same she should so some such t than that the their them then there these they this those
+through to too under until up us very was we were what when where which while who whom whose why
+will with would you your
+"""
+STOPWORDS = frozenset(_STOPWORDS.split())
+BM25_K1, BM25_B = 1.5, 0.75  # as bm25s has them
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, without a pattern: 2**64 / golden ratio
+SHINGLE = 8  # words; a run this long that two chunks share is text that they share
+_LONGEST_TITLE = 12  # words of a first line that counts as one
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words."""
+    return _WORD.findall(text.lower())
+
+
+@lru_cache(maxsize=2**16)
+def stem(word: str) -> str:
+    """Without a plural's or a verb's s: enough for names and nouns, and never wrong by much."""
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "su" else word
+
+
+def stems(plain: Iterable[str]) -> list[str]:
+    """Stems of those of the words that carry meaning."""
+    return [stem(word) for word in plain if word not in STOPWORDS]
+
+
+def title_of(text: str, title: str = "") -> str:
+    """The title given, or a short first line that has a line of text after it, without brackets."""
+    if not title:
+        first, _, rest = text.lstrip().partition("\n")
+        first = first.strip(" #*\t")
+        if rest.strip() and 0 < len(first.split()) <= _LONGEST_TITLE and first[-1] not in ".!?:;,":
+            title = first
+    return _BRACKETS.sub("", title)
+
+
+def names(text: str) -> set[str]:
+    """Capitalised phrases and numbers, in lower case; a lone first word of a sentence only if it
+    is no stopword.
+    """
+    found = set()
+    for match in _NAME.findall(text):
+        phrase = " ".join(words(match))
+        head, _, rest = phrase.partition(" ")
+        if head in STOPWORDS:  # "The Beatles", "In March"
+            phrase = rest
+        if len(phrase) > 2 and phrase not in STOPWORDS:
+            found.add(phrase)
+    return found
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The candidates of one query as numbers; N candidates, T terms of query and candidates.
+
+    Attributes:
+        bm25: f64[N] BM25 of the query.
+        cosine: f64[N] of tf-idf vectors, query against candidate.
+        similarity: f64[N, N] of tf-idf vectors, 1 on the diagonal.
+        coverage: f64[N] inverse-frequency-weighted share of the query's terms that are there.
+        joint: f64[N, N] the same of both chunks of a pair together.
+        bigrams: f64[N] share of the query's neighbouring terms that are neighbours there.
+        title_asked: f64[N] share of the title's terms that the query has.
+        title_named: f64[N] 1 where the query has the whole title.
+        names_asked: f64[N] share of the query's names in the text.
+        mentions: f64[N, N] 1 where text i has the title of j, and they are not of one document.
+        shared_names: f64[N, N] inverse-frequency-weighted names in both that the query has not.
+        same_title: f64[N, N] 1 for chunks of one document.
+        overlap: f64[N, N] share of chunk i's text that is word for word in j.
+        years, numbers, people: f64[N] whether there is a year, number of digits (log), names (log).
+        query_names: number of names in the query.
+        query_terms: number of terms of the query.
+    """
+
+    bm25: Floats
+    cosine: Floats
+    similarity: Floats
+    coverage: Floats
+    joint: Floats
+    bigrams: Floats
+    title_asked: Floats
+    title_named: Floats
+    names_asked: Floats
+    mentions: Floats
+    shared_names: Floats
+    same_title: Floats
+    overlap: Floats
+    years: Floats
+    numbers: Floats
+    people: Floats
+    query_names: int
+    query_terms: int
+
+
+def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts:
+    """All of the above for one query, its candidates' texts [N] and titles [N] ("" if none)."""
+    count = len(texts)
+    titles = [title_of(text, title) for text, title in zip(texts, titles, strict=True)]
+    plain = [words(text) for text in texts]
+    lists = [stems(each) for each in plain]
+    query_words = words(query)
+    asked = stems(query_words) or query_words
+    vocabulary: dict[str, int] = {}
+    for each in (asked, *lists):
+        for term in each:
+            vocabulary.setdefault(term, len(vocabulary))
+    counts = np.zeros((count, max(len(vocabulary), 1)))
+    for row, each in enumerate(lists):
+        if each:
+            at = np.array([vocabulary[term] for term in each])
+            np.add.at(counts[row], at, 1.0)
+    query_at = np.array(sorted({vocabulary[term] for term in asked}), dtype=np.int64)
+    has = counts > 0
+    frequency = has.sum(axis=0)
+    rarity = np.log1p((count - frequency + 0.5) / (frequency + 0.5))
+    length = counts.sum(axis=1)
+    scale = BM25_K1 * (1 - BM25_B + BM25_B * length / max(float(length.mean()), 1.0))
+    part = counts[:, query_at]
+    saturated = part * (BM25_K1 + 1) / (part + scale[:, None])
+    bm25 = saturated @ rarity[query_at]
+
+    weights = np.log1p(counts) * rarity
+    unit = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)
+    query_vector = np.zeros(counts.shape[1])
+    query_vector[query_at] = rarity[query_at]
+    query_vector /= max(float(np.linalg.norm(query_vector)), 1e-9)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, 1.0)
+
+    total = max(float(rarity[query_at].sum()), 1e-9)
+    there = has[:, query_at] * rarity[query_at] / total
+    coverage = there.sum(axis=1)
+    both = there @ has[:, query_at].T.astype(np.float64)
+    joint = coverage[:, None] + coverage[None, :] - both
+
+    padded = [f" {' '.join(each)} " for each in plain]
+    padded_query = f" {' '.join(query_words)} "
+    bare = [" ".join(words(title)) for title in titles]
+    asked_names = _asked_names(query)
+    found_names = [names(text) for text in texts]
+    return Texts(
+        bm25=bm25,
+        cosine=unit @ query_vector,
+        similarity=similarity,
+        coverage=coverage,
+        joint=joint,
+        bigrams=_bigrams(asked, lists),
+        title_asked=_title_asked(bare, set(asked)),
+        title_named=np.array([float(bool(t) and f" {t} " in plain) for t in bare]),
+        names_asked=np.array(
+            [
+                sum(f" {name} " in text for name in asked_names) / max(len(asked_names), 1)
+                for text in padded
+            ]
+        ),
+        mentions=_mentions(bare, padded),
+        shared_names=_shared_names(found_names, padded_query),
+        same_title=np.array([[float(bool(a) and a == b) for b in bare] for a in bare]),
+        overlap=_overlap(plain),
+        years=np.array([float(bool(_YEAR.search(text))) for text in texts]),
+        numbers=np.log1p([len(_DIGIT.findall(text)) for text in texts]),
+        people=np.log1p([len(each) for each in found_names]),
+        query_names=len(asked_names),
+        query_terms=len(asked),
+    )
+
+
+_DIGIT = re.compile(r"\d")
+_YEAR = re.compile(r"\b1\d{3}\b|\b20\d{2}\b")
+
+
+def _asked_names(query: str) -> list[str]:
+    first = query.lstrip()[:1]
+    # The first word of a question is in capitals whatever it is.
+    return sorted(
+        names(query if not first.isupper() else query.lstrip()[0].lower() + query[1:])
+        | names(query) - {words(query)[0] if words(query) else ""}
+    )
+
+
+def _bigrams(asked: Sequence[str], lists: Sequence[Sequence[str]]) -> Floats:
+    wanted = set(pairwise(asked))
+    if not wanted:
+        return np.zeros(len(lists))
+    return np.array([len(wanted & set(pairwise(each))) / len(wanted) for each in lists])
+
+
+def _title_asked(titles: Sequence[str], asked: set[str]) -> Floats:
+    parts = [stems(words(title)) for title in titles]
+    return np.array([sum(t in asked for t in part) / max(len(part), 1) for part in parts])
+
+
+def _mentions(titles: Sequence[str], padded: Sequence[str]) -> Floats:
+    result = np.zeros((len(titles), len(titles)))
+    for j, title in enumerate(titles):
+        if len(title) < 3:
+            continue
+        needle = f" {title} "
+        for i, text in enumerate(padded):
+            if titles[i] != title and needle in text:
+                result[i, j] = 1.0
+    return result
+
+
+def _shared_names(found: Sequence[set[str]], query: str) -> Floats:
+    count = len(found)
+    places: dict[str, list[int]] = {}
+    for i, each in enumerate(found):
+        for name in each:
+            places.setdefault(name, []).append(i)
+    # A set has no order of its own; sorted, the sums below are the same in every process.
+    common = sorted(name for name, at in places.items() if len(at) > 1 and f" {name} " not in query)
+    there = np.zeros((count, len(common)))
+    for column, name in enumerate(common):
+        there[places[name], column] = 1.0
+    rarity = np.log(count / np.maximum(there.sum(axis=0), 1.0))
+    result = (there * rarity) @ there.T
+    np.fill_diagonal(result, 0.0)
+    return np.log1p(result)
+
+
+def _overlap(plain: Sequence[Sequence[str]]) -> Floats:
+    """f64[N, N]: share of i's runs of SHINGLE words that are in j; whole texts where shorter."""
+    known: dict[str, int] = {}
+    owners, runs = [], []
+    sizes = np.zeros(len(plain))
+    for i, each in enumerate(plain):
+        numbers = np.array([known.setdefault(w, len(known) + 1) for w in each], dtype=np.uint64)
+        hashed = np.zeros(max(len(numbers) - SHINGLE + 1, 1), dtype=np.uint64)
+        for at in range(min(SHINGLE, len(numbers))):
+            # Arithmetic modulo 2**64 is meant.
+            hashed = hashed * _FACTOR + numbers[at : at + len(hashed)]
+        hashed = np.unique(hashed)
+        sizes[i] = len(hashed)
+        owners.append(np.full(len(hashed), i))
+        runs.append(hashed)
+    _, which, counts = np.unique(np.concatenate(runs), return_inverse=True, return_counts=True)
+    shared = np.cumsum(counts > 1) - 1
+    several = counts[which] > 1
+    there = np.zeros((len(plain), int((counts > 1).sum())))
+    there[np.concatenate(owners)[several], shared[which[several]]] = 1.0
+    result = there @ there.T / np.maximum(sizes, 1.0)[:, None]
+    np.fill_diagonal(result, 1.0)
+    return result

@@ -1,0 +1,188 @@
+"""The learned value: a probability for each small set of candidates that it is the evidence.
+
+    log P(G) = b(|G|) + sum of u(i) for i in G + sum of w(i, j) for pairs in G - log Z
+
+over hypotheses G of up to MOST candidates; u and w are small networks on the features of a
+candidate and of a pair, b is linear in those of the query. What a selection is worth follows by
+expectation over G (`solution.py`), so it is not additive: a second hop is worth little without the
+first. The weights come from `python -m experiments.train_chunk_selection`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
+from hlo_frontend.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+SCHEMA = "compiler-rl/evidence-model/1"
+MOST = 4  # candidates in a hypothesis
+TRIPLES, QUADS = 18, 11  # of so many best candidates
+KEPT = 768  # hypotheses of a query; the others together are too improbable to matter
+NOBODY = -1
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What the evidence may be: `members` i32[H, MOST] padded by -1, `probability` f64[H].
+
+    The probabilities add up to at most 1; the rest is that of no evidence among the candidates,
+    and of hypotheses left out.
+    """
+
+    members: Ints
+    probability: Floats
+
+
+@dataclass(frozen=True)
+class EvidenceModel:
+    """An ensemble of K models; the first axis of each array is the model.
+
+    `mean`, `scale`: of the features of candidates f64[CANDIDATE] and pairs f64[PAIR]; the networks
+    have one hidden layer of tanh; `size` f64[K, QUERY, MOST + 1].
+    """
+
+    candidate: Mapping[str, Floats]
+    pair: Mapping[str, Floats]
+    size: Floats
+
+    def scores(self, features: Features) -> tuple[Floats, Floats, Floats]:
+        """(u f64[K, N], w f64[K, N, N], b f64[K, MOST + 1])."""
+        unary = _network(self.candidate, features.candidate)
+        pair = _network(self.pair, features.pair)
+        return unary, pair, features.query @ self.size
+
+    def hypotheses(self, features: Features) -> Hypotheses:
+        """The most probable hypotheses of a query, by the mean of the ensemble."""
+        unary, pair, size = self.scores(features)
+        members = enumerate_sets(unary.mean(axis=0))
+        probability = np.mean(
+            [
+                _softmax(set_scores(members, u, w, b))
+                for u, w, b in zip(unary, pair, size, strict=True)
+            ],
+            axis=0,
+        )
+        best = np.argsort(-probability, kind="stable")
+        best = best[members[best, 0] != NOBODY][:KEPT]
+        return Hypotheses(members[best], probability[best])
+
+
+def _network(weights: Mapping[str, Floats], features: Floats) -> Floats:
+    """f64[K, ...] of features f64[..., F]."""
+    flat = (features.reshape(-1, features.shape[-1]) - weights["mean"]) / weights["scale"]
+    hidden = np.tanh(flat @ weights["in"] + weights["in_bias"][:, None])
+    out = (hidden @ weights["out"][..., None])[..., 0] + (flat @ weights["skip"].T).T
+    return out.reshape(len(weights["in"]), *features.shape[:-1])
+
+
+def enumerate_sets(unary: Floats, extra: tuple[int, ...] = ()) -> Ints:
+    """i32[H, MOST] of the hypotheses that are looked at, padded by -1; the first is the empty one.
+
+    All single candidates and pairs; triples and quadruples of those with the best u. `extra` are
+    indices that count among the best whatever their u.
+    """
+    count = len(unary)
+    order = [int(i) for i in np.argsort(-unary, kind="stable")]
+    order = [*extra, *(i for i in order if i not in extra)]
+    parts = [np.full((1, MOST), NOBODY, dtype=np.int32)]
+    for size, most in ((1, count), (2, count), (3, TRIPLES), (4, QUADS)):
+        chosen = np.array(order[: min(most, count)], dtype=np.int32)
+        places = _combinations(len(chosen), size)
+        rows = np.full((len(places), MOST), NOBODY, dtype=np.int32)
+        rows[:, :size] = chosen[places]
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+@cache
+def _combinations(count: int, size: int) -> npt.NDArray[np.int64]:
+    found = list(itertools.combinations(range(count), size))
+    return np.array(found, dtype=np.int64).reshape(len(found), size)
+
+
+def set_scores(members: Ints, unary: Floats, pair: Floats, size: Floats) -> Floats:
+    """f64[H]: log P up to a constant."""
+    there = members != NOBODY
+    at = np.where(there, members, 0)
+    total = (unary[at] * there).sum(axis=1) + size[there.sum(axis=1)]
+    for a, b in itertools.combinations(range(MOST), 2):
+        total += pair[at[:, a], at[:, b]] * (there[:, a] & there[:, b])
+    return total
+
+
+def _softmax(logits: Floats) -> Floats:
+    weight = np.exp(logits - logits.max())
+    return weight / weight.sum()
+
+
+def to_json(model: EvidenceModel) -> dict[str, Any]:
+    """The model as JSON data."""
+
+    def plain(values: Mapping[str, Floats]) -> dict[str, Any]:
+        return {name: np.round(value, 5).tolist() for name, value in values.items()}
+
+    return {
+        "schema": SCHEMA,
+        "candidate": plain(model.candidate),
+        "pair": plain(model.pair),
+        "size": np.round(model.size, 5).tolist(),
+    }
+
+
+def from_json(data: Any, source: str) -> EvidenceModel:
+    """The model of such data.
+
+    Raises:
+        InputError: it is something else, or of features that this version does not have.
+    """
+    try:
+        if data["schema"] != SCHEMA:
+            raise InputError(f"{source}: schema {data['schema']}, expected {SCHEMA}")
+        parts = [
+            {name: np.array(value, dtype=np.float64) for name, value in data[part].items()}
+            for part in ("candidate", "pair")
+        ]
+        size = np.array(data["size"], dtype=np.float64)
+        widths = (len(parts[0]["mean"]), len(parts[1]["mean"]), size.shape[1])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{source}: not an evidence model ({error!r})") from error
+    if widths != (CANDIDATE, PAIR, QUERY):
+        raise InputError(f"{source}: made for other features; train it again")
+    return EvidenceModel(parts[0], parts[1], size)
+
+
+def load_model(path: Path) -> EvidenceModel:
+    """The model of a file.
+
+    Raises:
+        InputError: it cannot be read, or is no model.
+    """
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+@cache
+def default_model() -> EvidenceModel:
+    """The model that comes with the package."""
+    text = files("games.chunk_selection").joinpath("evidence_model.json").read_text()
+    return from_json(json.loads(text), "evidence_model.json")
