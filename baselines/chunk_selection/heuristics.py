@@ -257,7 +257,7 @@ def value_greedy(
             order, losses, count = greedy(data, np.zeros(problem.size, dtype=np.bool_), power)
             evaluations += int(count)
             if len(order) and losses[-1] < best[0]:
-                best = (float(losses[-1]), order)
+                best = (float(losses[-1]), order.tolist())
         return best[1], evaluations
 
     return _timed("value_greedy", problem, pick)

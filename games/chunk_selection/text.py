@@ -18,8 +18,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _WORD = re.compile(r"[^\W_]+")
+_GAP = r"[^\S\n]+"  # a name does not go on in the next line
 _NAME = re.compile(
-    r"[A-Z][\w'’.-]*(?:\s+(?:(?:of|the|and|de|van|von|for|in|la|du|del)\s+){0,2}[A-Z0-9][\w'’.-]*)*"
+    rf"[A-Z][\w'’.-]*(?:{_GAP}(?:(?:of|the|and|de|van|von|for|in|la|du|del){_GAP}){{0,2}}"
+    r"[A-Z0-9][\w'’.-]*)*"
 )
 _BRACKETS = re.compile(r"\s*\([^)]*\)\s*$")
 _STOPWORDS = """
@@ -177,7 +179,7 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
         joint=joint,
         bigrams=_bigrams(asked, lists),
         title_asked=_title_asked(bare, set(asked)),
-        title_named=np.array([float(bool(t) and f" {t} " in plain) for t in bare]),
+        title_named=np.array([float(bool(t) and f" {t} " in padded_query) for t in bare]),
         names_asked=np.array(
             [
                 sum(f" {name} " in text for name in asked_names) / max(len(asked_names), 1)
