@@ -1,0 +1,1 @@
+"""`select()` where frameworks expect it; each module needs the framework's own package."""
