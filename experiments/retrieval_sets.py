@@ -193,7 +193,9 @@ def load_chroma(folder: Path, chunk_tokens: int, overlap: float) -> QuestionSet:
         # The set's spans count characters of the file as it is, line ends included.
         text = path.read_bytes().decode("utf-8")
         for start, end in cut(text, chunk_tokens, overlap):
-            passages.append(Passage(text[start:end], "", Span(path.stem, start, end)))
+            # The space after it is nobody's loss: evidence that goes on there counts as whole.
+            reach = end + len(text[end:]) - len(text[end:].lstrip())
+            passages.append(Passage(text[start:end], "", Span(path.stem, start, reach)))
     questions = []
     with (folder / "questions_df.csv").open(encoding="utf-8", newline="") as file:
         for number, row in enumerate(csv.DictReader(file)):

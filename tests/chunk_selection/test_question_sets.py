@@ -1,0 +1,231 @@
+"""Question sets, their measures, retrieval, and `compiler-rl evaluate select`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler_rl.retrieval import reciprocal_rank
+from experiments import chunk_evaluation as measures
+from experiments.evidence_training import evidence_of
+from experiments.retrieval_pools import Pool
+from experiments.retrieval_sets import (
+    Passage,
+    Question,
+    Span,
+    cut,
+    folds,
+    load,
+    merge,
+    recall,
+)
+from games.chunk_selection.chunk import Chunk
+from hlo_frontend.errors import InputError
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data" / "rag"
+
+
+def passage(start: int, end: int, document: str = "d") -> Passage:
+    return Passage("x" * (end - start), "", Span(document, start, end))
+
+
+def test_recall_counts_each_character_once():
+    question = Question("q", "?", (Span("d", 10, 20), Span("e", 0, 10)))
+    assert recall(question, []) == 0
+    assert recall(question, [passage(0, 15)]) == 0.25
+    assert recall(question, [passage(0, 15), passage(12, 30)]) == 0.5
+    assert recall(question, [passage(12, 30), passage(0, 15), passage(0, 30)]) == 0.5
+    assert recall(question, [passage(0, 40), passage(0, 40, "e")]) == 1
+
+
+def test_evidence_is_marginal():
+    question = Question("q", "?", (Span("d", 10, 20),))
+    pool = [passage(0, 15), passage(0, 18), passage(12, 30), passage(9, 21, "other")]
+    assert evidence_of(question, pool) in ((1, 2), (2, 0))
+    assert evidence_of(question, [*pool, passage(5, 25), passage(5, 25)]) == (4,)
+    assert evidence_of(question, [passage(30, 40)]) == ()
+
+
+def test_windows_cover_the_text_and_repeat_their_share():
+    text = " ".join(f"w{i}" for i in range(100))
+    plain = cut(text, 30, 0.0)
+    assert [len(text[a:b].split()) for a, b in plain] == [30, 30, 30, 10]
+    half = cut(text, 30, 0.5)
+    assert all(b > c for (_, b), (c, _) in pairwise(half))
+    assert half[0][0] == 0
+    assert half[-1][1] == len(text)
+    assert cut("", 30, 0.0) == []
+
+
+def beir(folder: Path) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    documents = {
+        "d1": ("Torsby", "Torsby is a town. The river Klar flows through Torsby."),
+        "d2": ("Ada Lindqvist", "Ada Lindqvist was a painter born in Torsby."),
+        "d3": ("Soap", "Soap is made of fat and lye."),
+        "d4": ("Klar", "The Klar is a river of the north."),
+    }
+    rows = [{"_id": k, "title": t, "text": x} for k, (t, x) in documents.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [
+        {"_id": "q1", "text": "Which river flows through the town where Ada Lindqvist was born?"},
+        {"_id": "q2", "text": "What is soap made of?"},
+    ]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\nq2\td3\t1\nq2\td4\t0\n"
+    )
+    return folder
+
+
+def test_beir(tmp_path):
+    found = load(beir(tmp_path / "set"))
+    assert [question.id for question in found.questions] == ["q1", "q2"]
+    assert [span.document for span in found.questions[0].evidence] == ["d1", "d2"]
+    assert found.texts[2] == "Soap\nSoap is made of fat and lye."
+
+
+def test_hotpot_in_both_forms_and_musique(tmp_path):
+    context = [["A", ["One. ", "Two."]], ["B", ["Three."]], ["C", ["Four."]]]
+    plain = {"question": "?", "answer": "x", "context": context, "_id": "1"}
+    plain["supporting_facts"] = [["A", 0], ["B", 0]]
+    hub = {
+        **plain,
+        "context": {"title": ["A", "B", "C"], "sentences": [c[1] for c in context]},
+        "supporting_facts": {"title": ["A", "B"], "sent_id": [0, 0]},
+    }
+    sets = []
+    for name, rows in (("plain", [plain]), ("hub", [hub])):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(rows))
+        sets.append(load(path))
+    assert sets[0].questions == sets[1].questions
+    assert len(sets[0].questions[0].evidence) == 2
+    both = merge("both", sets)
+    assert len(both.passages) == 3
+    assert len(both.questions) == 2
+    musique = {
+        "id": "2hop",
+        "question": "?",
+        "answer": "x",
+        "answer_aliases": ["y"],
+        "paragraphs": [
+            {"title": "A", "paragraph_text": "One.", "is_supporting": True},
+            {"title": "B", "paragraph_text": "Two.", "is_supporting": False},
+        ],
+    }
+    path = tmp_path / "musique.jsonl"
+    path.write_text(json.dumps(musique) + "\n")
+    question = load(path).questions[0]
+    assert question.answers == ("x", "y")
+    assert len(question.evidence) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.json", "[1]", "list of questions"),
+        ("a.json", "{", "not JSON"),
+        ("a.json", "[]", "no questions"),
+        ("a.json", '[{"a": 1}]', "expected questions of"),
+        ("a.json", '[{"paragraphs": [{}], "question": "?"}]', "not as the set has them"),
+        ("a.jsonl", "[]\n", "expected a JSON object"),
+    ],
+)
+def test_bad_sets_are_one_line(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words):
+        load(tmp_path / name)
+
+
+def test_bad_folders(tmp_path):
+    with pytest.raises(InputError, match=r"corpus\.jsonl"):
+        load(tmp_path)
+    folder = beir(tmp_path / "set")
+    (folder / "qrels" / "test.tsv").write_text("q1\td1\tmuch\nq2\td3\tmore\n")
+    with pytest.raises(InputError, match="line 2: expected query-id"):
+        load(folder)
+
+
+def pool_of(passages: list[Passage], evidence: tuple[Span, ...], answers=()) -> Pool:
+    chunks = tuple(Chunk(str(i), p.text, n_tokens=10) for i, p in enumerate(passages))
+    return Pool(Question("q", "what?", evidence, answers), tuple(passages), chunks, None)
+
+
+def test_measures_by_hand():
+    passages = [passage(0, 1, name) for name in "abcd"]
+    pool = pool_of(passages, (Span("a", 0, 1), Span("c", 0, 1)))
+    assert measures.token_f1(pool, [0, 1]) == pytest.approx(0.5)
+    assert measures.token_f1(pool, [0, 2]) == 1
+    assert measures.token_f1(pool, []) == 0
+    assert measures.ndcg(pool.question, passages, [0, 2]) == pytest.approx(1)
+    late = (1 / np.log2(3)) / (1 + 1 / np.log2(3))
+    assert measures.ndcg(pool.question, passages, [1, 0]) == pytest.approx(late)
+    question = Question("q", "?", (), ("Rio de Janeiro",))
+    assert measures.answer_in_context(question, ["In RIO DE JANEIRO, yes"]) == 1
+    assert measures.answer_in_context(question, ["Rio"]) == 0
+    assert np.isnan(measures.answer_in_context(Question("q", "?", (), ("yes",)), ["yes"]))
+
+
+def test_bootstrap_and_counts():
+    same = measures.bootstrap([1, 0, 1], [1, 0, 1])
+    assert same["difference"] == same["low"] == same["high"] == 0
+    draw = np.random.default_rng(0)
+    better = measures.bootstrap(draw.normal(0.5, 1, 400), draw.normal(0, 1, 400))
+    assert 0 < better["low"] < better["difference"] < better["high"]
+    assert better["p"] < 0.01
+    assert measures.counted([1, 2, 3], [2, 2, 2]) == {"wins": 1, "ties": 1, "losses": 1}
+
+
+def test_folds_and_fusion():
+    dealt = folds(103, 5)
+    assert np.bincount(dealt).tolist() == [21, 21, 21, 20, 20]
+    assert (dealt == folds(103, 5)).all()
+    fused = reciprocal_rank([np.array([3.0, 2.0, 1.0]), np.array([1.0, 3.0, 2.0])])
+    assert fused[1] == pytest.approx(1 / 62 + 1 / 61)
+    assert int(np.argmax(fused)) == 1
+
+
+def test_evaluate_command(tmp_path):
+    pytest.importorskip("bm25s", reason="needs the extra rag")
+    folder, out = beir(tmp_path / "set"), tmp_path / "out.json"
+    options = ("--budgets", "15,40", "--json", str(out), "--no-dense")
+    done = subprocess.run(
+        [sys.executable, "-m", "compiler_rl", "evaluate", "select", str(folder), *options],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["questions"] == 2
+    for rows in report["budgets"].values():
+        assert set(rows) == set(measures.METHODS)
+        assert all(0 <= row["recall"] <= rows["oracle"]["recall"] <= 1 for row in rows.values())
+        assert all(row["tokens"] <= 40 for row in rows.values())
+    assert report["budgets"]["40"]["oracle"]["recall"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "questions", "evidence"),
+    [
+        ("hotpotqa/hipporag_hotpotqa_train100.json", 100, 200),
+        ("hotpotqa/meve_hotpot_dev100.json", 100, 200),
+        ("musique/hipporag_musique_train100.json", 100, 237),
+        ("chroma_chunking", 472, 790),
+    ],
+)
+def test_shared_sets(path, questions, evidence):
+    if not (SHARED / path).exists():
+        pytest.skip("the question sets are not here (../shared/data/rag)")
+    found = load(SHARED / path)
+    assert len(found.questions) == questions
+    assert sum(len(question.evidence) for question in found.questions) == evidence
+    assert all(recall(question, found.passages) > 0.99 for question in found.questions[::7])
