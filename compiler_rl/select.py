@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from baselines.chunk_selection import HEURISTICS
 from baselines.chunk_selection.configuration import configure
+from baselines.chunk_selection.heuristics import value_greedy
 from baselines.chunk_selection.local_search import local_search
 from baselines.chunk_selection.tree_search import ScoreSets, set_search
 from compiler_rl.solve import solve
@@ -106,7 +107,7 @@ def select(
     evaluations: int = EVALUATIONS,
     position_weights: Sequence[float] | None = None,
     all_weight: float = ALL_WEIGHT,
-    cost_weight: float = 0.0,
+    cost_weight: float | None = 0.0,
     model: EvidenceModel | None = None,
     seed: int = 0,
     moves: int | None = None,
@@ -126,7 +127,8 @@ def select(
         evaluations: cap on contexts that the reranker sees.
         position_weights: how well each position of the context is read; the first is best if None.
         all_weight: worth of having all of the evidence, against that of each share of it.
-        cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens.
+        cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens. None
+            leaves it to the configuration agent.
         model: the learned value; the one of the package if None.
         seed: the same input, seed and moves give the same answer.
         moves: of local search; by the configuration agent if None.
@@ -146,10 +148,13 @@ def select(
         budget,
         query_embedding=query_embedding,
         all_weight=all_weight,
-        cost_weight=cost_weight,
+        cost_weight=cost_weight or 0.0,
         model=model,
         notes=notes,
     )
+    settings = configure(problem, value_greedy(problem).objective)
+    if cost_weight is None:
+        problem = replace(problem, cost_weight=settings.cost_weight)
     outcome = find(problem, seed=seed, moves=moves, time_limit=time_limit)
     selection, method = outcome.solution, outcome.method
     spent = int(outcome.detail["evaluations"])
@@ -163,7 +168,8 @@ def select(
             evaluations=evaluations,
             ordered=True,
             starts=[start.order],
-            cost=cost_weight,
+            cost=problem.cost_weight,
+            exploration=settings.exploration,
             time_limit=np.inf if time_limit is None else time_limit,
         )
         spent = int(found.detail["evaluations"])

@@ -1,6 +1,6 @@
 """Chunk selection: evidence found within a budget, learned value and search against baselines.
 
-    python -m experiments.bench_chunk_selection NAME=PATH[+PATH...][:OVERLAP] ... --budgets 256,512
+    python -m experiments.bench_chunk_selection NAME=PATH[+PATH...][:OVERLAP]@BUDGETS ...
 
 The learned value is cross-fitted: a question's choice comes from a model that has seen neither the
 question nor, in the row `select (zero-shot)`, anything of its data set (sets with a common first
@@ -77,18 +77,17 @@ GRIDS: dict[str, list[Selector]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not in the results file yet, and prints the report."""
-    options = parser(__doc__, RESULTS / "chunk_selection.json", time_limit=10.0)
-    options.add_argument("sets", nargs="*", metavar="NAME=PATH")
-    options.add_argument("--budgets", default="256,512,1024", help="default: %(default)s")
+    options = parser(__doc__, RESULTS / "chunk_selection.json", time_limit=5.0)
+    options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
     options.add_argument(
-        "--exact", type=int, default=10, help="questions that CP-SAT proves; default: %(default)s"
+        "--exact", type=int, default=5, help="questions that CP-SAT proves; default: %(default)s"
     )
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
     results = Results(chosen.out, NAME)
-    budgets = [int(part) for part in chosen.budgets.split(",")]
-    bench = _Bench([_named(text) for text in chosen.sets], chosen.models)
-    for name, budget in itertools.product(bench.paths, budgets):
+    sets = [_named(text) for text in chosen.sets]
+    bench = _Bench({name: path for name, path, _ in sets}, chosen.models)
+    for name, budget in ((name, budget) for name, _, budgets in sets for budget in budgets):
         config = {
             "set": name,
             "budget": budget,
@@ -101,18 +100,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results.write_report(report(results))
 
 
-def _named(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise InputError(f"{text}: expected NAME=PATH")
-    return name, path
+def _named(text: str) -> tuple[str, str, list[int]]:
+    name, equals, rest = text.partition("=")
+    path, at, budgets = rest.rpartition("@")
+    sizes = budgets.split(",")
+    if not (equals and at and path and all(size.isdecimal() for size in sizes)):
+        raise InputError(f"{text}: expected NAME=PATH@BUDGETS such as musique=file.json@512,1024")
+    return name, path, [int(size) for size in sizes]
 
 
 class _Bench:
     """Pools of all sets, and the values trained for them when they are needed."""
 
-    def __init__(self, sets: Sequence[tuple[str, str]], models: Path | None) -> None:
-        self.paths = dict(sets)
+    def __init__(self, paths: dict[str, str], models: Path | None) -> None:
+        self.paths = paths
         self._folder = models or Path(tempfile.mkdtemp())
         self._pools: dict[str, list[Pool]] = {}
         self._examples: dict[str, list[Example]] = {}
@@ -266,12 +267,23 @@ ORDER = (
 )
 
 
-def table(results: Results) -> str:
+SHORT = (
+    *("dense_fill", "hybrid_fill", "mmr*", "dpp*", "knapsack*", "submodular*", "bridge_greedy*"),
+    *("corag", "value_greedy", "select", "select (zero-shot)", "oracle"),
+)
+
+
+def short_table(results: Results) -> str:
+    """The README's rows of `table`."""
+    return table(results, SHORT)
+
+
+def table(results: Results, methods: Sequence[str] = ORDER) -> str:
     """A row a method, a column a set and budget: recall (rate with all evidence)."""
     cells = results.cells
     header = ["method", *(f"{c['config']['set']} @{c['config']['budget']}" for c in cells)]
     rows = []
-    for method in ORDER:
+    for method in methods:
         row = [method]
         for cell in cells:
             found = cell["result"]["methods"][method]

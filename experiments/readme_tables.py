@@ -20,6 +20,7 @@ from experiments import (
     bench_offsets,
     bench_simulator,
     bench_tensor_parallel,
+    bench_chunk_selection,
 )
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError
@@ -30,6 +31,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
     "offsets": (bench_offsets.NAME, bench_offsets.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
+    "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
     "speed": (bench_simulator.NAME, bench_simulator.table),
 }
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ def load(path: Path, *, chunk_tokens: int = 200, overlap: float = 0.0) -> Questi
 
     Args:
         path: a file or folder of one of the forms above.
-        chunk_tokens: words and signs in a chunk, where documents come unchunked (Chroma).
+        chunk_tokens: most words and signs in a chunk, where documents come unchunked (Chroma).
         overlap: share of a chunk that the next one repeats, likewise.
 
     Raises:
@@ -194,7 +195,9 @@ def load_chroma(folder: Path, chunk_tokens: int, overlap: float) -> QuestionSet:
         text = path.read_bytes().decode("utf-8")
         for start, end in cut(text, chunk_tokens, overlap):
             # The space after it is nobody's loss: evidence that goes on there counts as whole.
-            reach = end + len(text[end:]) - len(text[end:].lstrip())
+            reach = end
+            while reach < len(text) and text[reach].isspace():
+                reach += 1
             passages.append(Passage(text[start:end], "", Span(path.stem, start, reach)))
     questions = []
     with (folder / "questions_df.csv").open(encoding="utf-8", newline="") as file:
@@ -221,19 +224,42 @@ def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def cut(text: str, size: int, overlap: float) -> list[tuple[int, int]]:
-    """Windows of `size` words and signs, each sharing a part with the next: [start, end)."""
-    pieces = [match.span() for match in _PIECE.finditer(text)]
-    step = max(int(size * (1 - overlap)), 1)
-    windows = []
-    for at in range(0, len(pieces), step):
-        end = min(at + size, len(pieces))
-        windows.append((pieces[at][0], pieces[end - 1][1]))
-        if end == len(pieces):
+    """Chunks of whole sentences up to `size` words and signs, [start, end): each shares about that
+    part with the next. A longer sentence is cut where it has to be.
+    """
+    parts = _parts(text, size)
+    chunks = []
+    first = 0
+    while first < len(parts):
+        last, total = first, parts[first][2]
+        while last + 1 < len(parts) and total + parts[last + 1][2] <= size:
+            last += 1
+            total += parts[last][2]
+        chunks.append((parts[first][0], parts[last][1]))
+        if last + 1 == len(parts):
             break
-    return windows
+        following, repeated = last + 1, 0
+        while following - 1 > first and repeated + parts[following - 1][2] <= overlap * size:
+            following -= 1
+            repeated += parts[following][2]
+        first = following
+    return chunks
+
+
+def _parts(text: str, size: int) -> list[tuple[int, int, int]]:
+    """Sentences, [start, end) and their number of words and signs, none with more than `size`."""
+    borders = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    parts = []
+    for begin, limit in pairwise(borders):
+        pieces = [match.span() for match in _PIECE.finditer(text, begin, limit)]
+        for at in range(0, len(pieces), size):
+            run = pieces[at : at + size]
+            parts.append((run[0][0], run[-1][1], len(run)))
+    return parts
 
 
 def load_beir(folder: Path) -> QuestionSet:

@@ -52,15 +52,18 @@ def test_evidence_is_marginal():
     assert evidence_of(question, [passage(30, 40)]) == ()
 
 
-def test_windows_cover_the_text_and_repeat_their_share():
-    text = " ".join(f"w{i}" for i in range(100))
-    plain = cut(text, 30, 0.0)
-    assert [len(text[a:b].split()) for a, b in plain] == [30, 30, 30, 10]
+def test_chunks_are_whole_sentences_and_repeat_their_share():
+    text = " ".join(f"Sentence number {i} is here." for i in range(20))  # six pieces each
+    plain = [text[a:b] for a, b in cut(text, 30, 0.0)]
+    assert [chunk.count(".") for chunk in plain] == [5, 5, 5, 5]
+    assert " ".join(plain) == text
     half = cut(text, 30, 0.5)
+    assert [text[a:b].count(".") for a, b in half] == [5] * 6
     assert all(b > c for (_, b), (c, _) in pairwise(half))
-    assert half[0][0] == 0
-    assert half[-1][1] == len(text)
-    assert cut("", 30, 0.0) == []
+    assert (half[0][0], half[-1][1]) == (0, len(text))
+    long = " ".join(f"w{i}" for i in range(100))
+    assert [len(long[a:b].split()) for a, b in cut(long, 30, 0.0)] == [30, 30, 30, 10]
+    assert cut("", 30, 0.5) == []
 
 
 def beir(folder: Path) -> Path:
