@@ -41,14 +41,15 @@ from experiments.evidence_training import Example, train
 from experiments.retrieval_pools import Pool, pools_of
 from experiments.retrieval_sets import folds, load, merge, recall
 from experiments.train_chunk_selection import examples_of
+from games.chunk_selection.features import Features
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.value import EvidenceModel, load_model, to_json
 from games.memory_mapping.mapping_file import replace_file
 from hlo_frontend.errors import InputError
 
 NAME = "chunk_selection"
-FOLDS = 5
-MODELS = 2  # of an ensemble
+FOLDS = 4
+MODELS = 1  # of an ensemble
 Rows = dict[str, list[dict[str, float]]]
 
 UNTUNED: dict[str, Selector] = {
@@ -58,19 +59,16 @@ UNTUNED: dict[str, Selector] = {
     "select": find,
 }
 GRIDS: dict[str, list[Selector]] = {
-    "mmr*": [
-        partial(rankers.mmr, weight=weight, hybrid=hybrid)
-        for weight, hybrid in itertools.product((0.5, 0.7, 0.9), (False, True))
-    ],
+    "mmr*": [partial(rankers.mmr, weight=weight, hybrid=True) for weight in (0.5, 0.7, 0.9)],
     "dpp*": [partial(rankers.dpp, sharpness=value) for value in (2.0, 4.0, 8.0, 16.0)],
     "knapsack*": [partial(KNAPSACK, sharpness=value) for value in (1.0, 3.0, 6.0)],
     "submodular*": [
         partial(rankers.submodular, diversity=diversity, power=power)
-        for diversity, power in itertools.product((0.0, 0.3, 1.0), (0.0, 0.5, 1.0))
+        for diversity, power in itertools.product((0.0, 0.5), (0.0, 0.5))
     ],
     "bridge_greedy*": [
         partial(rankers.bridge_greedy, weight=weight, power=power)
-        for weight, power in itertools.product((0.2, 0.4, 0.8), (0.0, 0.5, 1.0))
+        for weight, power in itertools.product((0.3, 0.8), (0.0, 0.5))
     ],
 }
 
@@ -81,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
     options.add_argument(
         "--exact", type=int, default=5, help="questions that CP-SAT proves; default: %(default)s"
+    )
+    options.add_argument(
+        "--questions", type=int, default=200, help="most of a set; default: %(default)s"
     )
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
@@ -93,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "budget": budget,
             "folds": FOLDS,
             "models": MODELS,
+            "questions": chosen.questions,
             "exact": chosen.exact,
             "time_limit": chosen.time_limit,
         }
@@ -170,9 +172,11 @@ class _Bench:
             key: [[] for _ in grid] for key, grid in GRIDS.items()
         }
         zero_shot = self.model(self.family(name))
-        for number, (pool, part) in enumerate(zip(pools, fold.tolist(), strict=True)):
-            make = partial(_problem, pool, budget)
-            problem, seconds = _timed(partial(make, self.model(part)))
+        drawn = np.random.default_rng(0).permutation(len(pools))[: config["questions"]]
+        for number, index in enumerate(sorted(drawn.tolist())):
+            pool, part = pools[index], int(fold[index])
+            problem, seconds = _timed(partial(_problem, pool, budget, self.model(part)))
+            make = partial(_problem, pool, budget, features=problem.features)
             for method, selector in UNTUNED.items():
                 rows.setdefault(method, []).append(measured(pool, problem, selector, seconds))
             for method, grid in GRIDS.items():
@@ -180,7 +184,7 @@ class _Bench:
                     each.append(measured(pool, problem, selector, seconds))
             stopping = make(self.model(part), cost_weight=STOP_COST)
             rows.setdefault("select, stops", []).append(measured(pool, stopping, find, seconds))
-            away, seconds = _timed(partial(make, zero_shot))
+            away = make(zero_shot)
             rows.setdefault("select (zero-shot)", []).append(measured(pool, away, find, seconds))
             rows.setdefault("oracle", []).append(measured(pool, problem, partial(oracle, pool)))
             _compare(problem, equal)
@@ -190,7 +194,7 @@ class _Bench:
             rows[method] = _two_fold(found)
         reference = [row["recall"] for row in rows["select"]]
         return {
-            "questions": len(pools),
+            "questions": len(drawn),
             "pool_recall": float(np.mean([recall(p.question, p.passages) for p in pools])),
             "methods": {method: summary(found) for method, found in rows.items()},
             "select_less": {
@@ -209,7 +213,11 @@ class _Bench:
 
 
 def _problem(
-    pool: Pool, budget: int, model: EvidenceModel, cost_weight: float = 0.0
+    pool: Pool,
+    budget: int,
+    model: EvidenceModel,
+    cost_weight: float = 0.0,
+    features: Features | None = None,
 ) -> ChunkSelectionProblem:
     return make_problem(
         pool.question.text,
@@ -218,6 +226,7 @@ def _problem(
         query_embedding=pool.query_embedding,
         model=model,
         cost_weight=cost_weight,
+        features=features,
     )
 
 

@@ -23,12 +23,13 @@ from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
 from games.chunk_selection.value import MOST, NOBODY, EvidenceModel, enumerate_sets
 
 HIDDEN_CANDIDATE, HIDDEN_PAIR = 16, 12
-WARM_STEPS, STEPS = 400, 800
+WARM_STEPS, STEPS = 300, 500
 BATCH = 32  # questions
 RATE = 4e-3
-DECAY = 0.02
+DECAY = 0.3
 DROPOUT = 0.1  # of hidden units
 NOISE = 0.1  # added to the normalised features of candidates
+MOMENTS = 200  # questions whose pairs give mean and spread
 LEAST_GAIN = 0.05  # of recall, to count as evidence
 
 Params = dict[str, Any]
@@ -119,11 +120,15 @@ class _Data:
         sizes = Counter(example.group for example in examples)
         weight = np.array([sizes[example.group] ** -0.5 for example in examples])
         mean, scale = _moments(candidate[present])
-        both = present[:, :, None] & present[:, None, :]
-        pair_mean, pair_scale = _moments(pair[both].astype(np.float64))
+        # Pairs are many; those of some questions say how they are spread.
+        some = np.random.default_rng(0).permutation(count)[:MOMENTS]
+        both = present[some][:, :, None] & present[some][:, None, :]
+        pair_mean, pair_scale = _moments(pair[some][both].astype(np.float64))
+        pair -= pair_mean.astype(np.float32)
+        pair /= pair_scale.astype(np.float32)
         return cls(
             candidate=((candidate - mean) / scale).astype(np.float32),
-            pair=((pair - pair_mean.astype(np.float32)) / pair_scale.astype(np.float32)),
+            pair=pair,
             query=query.astype(np.float32),
             present=present,
             gold=gold,

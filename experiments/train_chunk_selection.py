@@ -3,9 +3,9 @@
     python -m experiments.train_chunk_selection SET ... [--out FILE]
 
 SET is anything that `experiments.retrieval_sets.load` reads; `SET:0.5` cuts documents into chunks
-of which half is repeated by the next. Each question is learned from with the sentence embeddings,
-with texts alone, and with few candidates, so that the value serves whoever has no embeddings, or
-little to choose from.
+of which half is repeated by the next. Each question is learned from as it is, and again with texts
+alone or few candidates, so that the value serves whoever has no embeddings or little to choose
+from.
 """
 
 from __future__ import annotations
@@ -53,17 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[Example]:
-    """Each question three times: with its embeddings, of texts alone, and one of the two with
-    only some of the candidates.
-    """
+    """Each question twice: as it is, and without embeddings, or with some candidates, or both."""
     draw = np.random.default_rng(seed)
     examples = []
     for pool in pools:
-        evidence = evidence_of(pool.question, pool.passages)
-        examples.append(Example(pool.features, evidence, group))
-        examples.append(Example(pool.text_features, evidence, group))
-        few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
-        features = few.features if draw.random() < 0.5 else few.text_features
+        examples.append(Example(pool.features, evidence_of(pool.question, pool.passages), group))
+        kind = draw.integers(3)
+        few = pool
+        if kind > 0:
+            few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
+        features = few.features if kind == 1 else few.text_features
         examples.append(Example(features, evidence_of(few.question, few.passages), group))
     return examples
 

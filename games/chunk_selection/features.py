@@ -43,7 +43,7 @@ class Features:
 
     Attributes:
         candidate: f64[N, CANDIDATE].
-        pair: f64[N, N, PAIR], symmetric in the first two axes.
+        pair: f32[N, N, PAIR], symmetric in the first two axes.
         query: f64[QUERY].
         overlap: f64[N, N] share of i's text that is word for word in j.
         similarity: f64[N, N] cosine of embeddings if there are any, else of tf-idf vectors.
@@ -55,7 +55,7 @@ class Features:
     """
 
     candidate: Floats
-    pair: Floats
+    pair: npt.NDArray[np.float32]
     query: Floats
     overlap: Floats
     similarity: Floats
@@ -210,7 +210,9 @@ def _candidate(
     return np.stack(columns, axis=1)
 
 
-def _pair(texts: Texts, dense: Floats, score: Floats, similarity: Floats, query: Floats) -> Floats:
+def _pair(
+    texts: Texts, dense: Floats, score: Floats, similarity: Floats, query: Floats
+) -> npt.NDArray[np.float32]:
     strength = _strength(score, dense, texts.bm25)
     either = np.maximum(texts.mentions, texts.mentions.T)
     mutual = np.minimum(texts.mentions, texts.mentions.T)
@@ -247,4 +249,4 @@ def _pair(texts: Texts, dense: Floats, score: Floats, similarity: Floats, query:
         compares * (named == 2),
         compares * gain,
     ]
-    return np.stack(np.broadcast_arrays(*columns), axis=2)
+    return np.stack(np.broadcast_arrays(*columns), axis=2).astype(np.float32)

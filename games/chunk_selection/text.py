@@ -96,7 +96,8 @@ class Texts:
         title_asked: f64[N] share of the title's terms that the query has.
         title_named: f64[N] 1 where the query has the whole title.
         names_asked: f64[N] share of the query's names in the text.
-        mentions: f64[N, N] 1 where text i has the title of j, and they are not of one document.
+        mentions: f64[N, N] 1 where text i has the title of j, capitals and all, and they are not of
+            one document.
         shared_names: f64[N, N] inverse-frequency-weighted names in both that the query has not.
         same_title: f64[N, N] 1 for chunks of one document.
         overlap: f64[N, N] share of chunk i's text that is word for word in j.
@@ -169,6 +170,14 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
     padded = [f" {' '.join(each)} " for each in plain]
     padded_query = f" {' '.join(query_words)} "
     bare = [" ".join(words(title)) for title in titles]
+    # In its capitals a title is a name; "a river" names no article "River".
+    exact = [" ".join(_WORD.findall(title)) for title in titles]
+    exact_texts = [f" {' '.join(_WORD.findall(text))} " for text in texts]
+    if query == query.lower():
+        named = [f" {title} " in padded_query for title in bare]
+    else:
+        exact_query = f" {' '.join(_WORD.findall(query))} "
+        named = [f" {title} " in exact_query for title in exact]
     asked_names = _asked_names(query)
     found_names = [names(text) for text in texts]
     return Texts(
@@ -179,14 +188,14 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
         joint=joint,
         bigrams=_bigrams(asked, lists),
         title_asked=_title_asked(bare, set(asked)),
-        title_named=np.array([float(bool(t) and f" {t} " in padded_query) for t in bare]),
+        title_named=np.array([float(bool(t) and n) for t, n in zip(bare, named, strict=True)]),
         names_asked=np.array(
             [
                 sum(f" {name} " in text for name in asked_names) / max(len(asked_names), 1)
                 for text in padded
             ]
         ),
-        mentions=_mentions(bare, padded),
+        mentions=_mentions(exact, exact_texts),
         shared_names=_shared_names(found_names, padded_query),
         same_title=np.array([[float(bool(a) and a == b) for b in bare] for a in bare]),
         overlap=_overlap(plain),

@@ -81,7 +81,7 @@ class EvidenceModel:
         return Hypotheses(members[best], probability[best])
 
 
-def _network(weights: Mapping[str, Floats], features: Floats) -> Floats:
+def _network(weights: Mapping[str, Floats], features: npt.NDArray[np.floating[Any]]) -> Floats:
     """f64[K, ...] of features f64[..., F]."""
     flat = (features.reshape(-1, features.shape[-1]) - weights["mean"]) / weights["scale"]
     hidden = np.tanh(flat @ weights["in"] + weights["in_bias"][:, None])
