@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import (
+    bench_chunk_selection,
     bench_memory_mapping,
     bench_offsets,
     bench_simulator,
     bench_tensor_parallel,
-    bench_chunk_selection,
 )
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError

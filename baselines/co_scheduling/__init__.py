@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from baselines.co_scheduling.cp_sat import TOLERANCE, cp_sat
 from baselines.co_scheduling.heuristics import (
     latency_hiding,
@@ -13,6 +15,10 @@ from baselines.co_scheduling.heuristics import (
 )
 from baselines.co_scheduling.local_search import local_search
 from games.base import Baseline, Exact
+from games.co_scheduling.cost import Batch
+from games.co_scheduling.device import get_device
+from games.co_scheduling.model import get_model
+from games.co_scheduling.problem import make_problem
 
 HEURISTICS: dict[str, Baseline] = {
     "sequential": sequential,
@@ -24,3 +30,13 @@ HEURISTICS: dict[str, Baseline] = {
 }
 IMPROVE: Baseline = local_search
 EXACT = Exact("cp_sat", cp_sat, TOLERANCE)
+
+
+@cache
+def prepare() -> None:
+    """Loads the native kernels of HEURISTICS and IMPROVE, compiled if that was never done."""
+    batch = Batch(32, 512.0, 256)
+    problem = make_problem(get_model("llama-3-8b"), get_device("a100"), 1, batch, 2)
+    for heuristic in HEURISTICS.values():
+        heuristic(problem, time_limit=1.0)
+    IMPROVE(problem, time_limit=1.0, moves=64)

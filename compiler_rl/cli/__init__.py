@@ -10,7 +10,14 @@ import jax
 import typer
 from rich.console import Console
 
-from compiler_rl.cli import agent, chunk_selection, co_scheduling, memory_mapping, offset_allocation, tensor_parallel
+from compiler_rl.cli import (
+    agent,
+    chunk_selection,
+    co_scheduling,
+    memory_mapping,
+    offset_allocation,
+    tensor_parallel,
+)
 from compiler_rl.cli.common import evaluate_commands
 from hlo_frontend.errors import InputError
 
@@ -20,13 +27,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-memory_mapping.register(app)
-offset_allocation.register(app)
-agent.register(app)
+for commands in (
+    memory_mapping,
+    offset_allocation,
+    tensor_parallel,
+    co_scheduling,
+    chunk_selection,
+    agent,
+):
+    commands.register(app)
 app.add_typer(evaluate_commands, name="evaluate")
-tensor_parallel.register(app)
-co_scheduling.register(app)
-chunk_selection.register(app)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from baselines.chunk_selection import HEURISTICS
-from compiler_rl.cli.common import console, require_folder, require_positive
+from compiler_rl.cli.common import console, evaluate_commands, require_folder, require_positive
 from compiler_rl.select import Selected, problem_of, select
 from games.chunk_selection import picture, validator
 from games.chunk_selection.chunk import Chunk, embedding_of, read_jsonl, write_jsonl
@@ -24,14 +24,7 @@ SCHEMA = "compiler-rl/selection/1"
 def register(app: typer.Typer) -> None:
     """Adds the game's commands."""
     app.command(name="select")(select_chunks)
-    evaluate = typer.Typer(no_args_is_help=True, help="Measures methods on question sets.")
-    evaluate.callback()(_evaluate)
-    evaluate.command(name="select")(evaluate_select)
-    app.add_typer(evaluate, name="evaluate")
-
-
-def _evaluate() -> None:
-    """Measures methods on question sets."""
+    evaluate_commands.command(name="select")(evaluate_select)
 
 
 def select_chunks(
