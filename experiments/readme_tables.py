@@ -17,8 +17,10 @@ from pathlib import Path
 
 from experiments import (
     bench_chunk_selection,
+    bench_judge,
     bench_memory_mapping,
     bench_offsets,
+    bench_search,
     bench_simulator,
     bench_tensor_parallel,
 )
@@ -29,10 +31,12 @@ from hlo_frontend.errors import InputError
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "mapping": (bench_memory_mapping.NAME, bench_memory_mapping.table),
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
+    "judge": (bench_judge.NAME, bench_judge.table),
     "offsets": (bench_offsets.NAME, bench_offsets.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
     "speed": (bench_simulator.NAME, bench_simulator.table),
+    "search": (bench_search.NAME, bench_search.table),
 }
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
