@@ -14,6 +14,7 @@ from baselines.co_scheduling.heuristics import (
     two_stage,
 )
 from baselines.co_scheduling.local_search import local_search
+from baselines.co_scheduling.plans import library
 from games.base import Baseline, Exact
 from games.co_scheduling.cost import Batch
 from games.co_scheduling.device import get_device
@@ -27,6 +28,7 @@ HEURISTICS: dict[str, Baseline] = {
     "list": list_schedule,
     "latency_hiding": latency_hiding,
     "two_stage": two_stage,
+    "library": library,
 }
 IMPROVE: Baseline = local_search
 EXACT = Exact("cp_sat", cp_sat, TOLERANCE)

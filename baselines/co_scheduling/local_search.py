@@ -7,15 +7,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from baselines.co_scheduling.chain import Chain
 from baselines.co_scheduling.kernel import EVERYTHING, LEVELS_AND_ORDER
+from baselines.co_scheduling.plans import Plan, adapted
 from games.base import Result
 from games.co_scheduling.device import Floats
 from games.co_scheduling.problem import CoSchedulingProblem, Structure
-from games.co_scheduling.solution import Pipeline, make_pipeline, objective
+from games.co_scheduling.solution import Pipeline, evaluate, make_pipeline, objective
 from games.co_scheduling.structures import (
     candidates,
     fixed_levels,
@@ -28,7 +30,8 @@ HOT, COLD = 0.03, 1e-4  # temperatures, relative to the lower bound
 FIRST_LEVELS = fixed_levels(5, 3, 2)  # an even share for each, more or less
 EPOCH_SECONDS, EPOCH_MOVES = 4.0, 500_000  # of one race; more are run in turn
 MOST_EPOCHS = 12
-FEWEST = 16  # structures of a race after the first: the better half, or so many
+ENTRANTS = 64  # of a race of full length
+FEWEST = 8  # of any race
 ROUNDS = 5  # of a race: annealings, after each of which the better half goes on
 LAST = 2  # so many chains go on to the last round
 ORDER_CYCLES = 3
@@ -195,53 +198,71 @@ def _anneal(search: Search, start: Pipeline | None, seed: int) -> None:
     search.cool(chain, 1.0, HOT, COLD, EVERYTHING)
 
 
+@dataclass
+class _Entrant:
+    """A chain in a race; `warm` if it starts from a plan, which heat would only spoil."""
+
+    chain: Chain
+    warm: bool
+
+
 def _race(search: Search, start: Pipeline | None, seed: int) -> None:
     problem = search.problem
     seeds = np.random.default_rng(seed)
-    structures = list(candidates(problem))
-    if start is not None:
-        structures.append(start.structure)
-    results = [math.inf] * len(structures)
+
+    def number() -> int:
+        return int(seeds.integers(2**63))
+
+    structures = _promising(problem)
+    plans = adapted(problem)
     if search.budget is None:
-        epochs = round(search.time_limit / EPOCH_SECONDS)
+        size = search.time_limit / EPOCH_SECONDS
     else:
-        epochs = round(search.budget / EPOCH_MOVES)
-    epochs = min(max(epochs, 1), MOST_EPOCHS)
+        size = search.budget / EPOCH_MOVES
+    epochs = min(max(round(size), 1), MOST_EPOCHS)
+    # A short race has few entrants, so that each gets somewhere.
+    room = max(int(ENTRANTS * min(size, 1.0)), FEWEST)
     for epoch in range(epochs):
-        entrants = sorted(range(len(structures)), key=results.__getitem__)
-        if epoch:
-            entrants = entrants[: max(FEWEST, len(entrants) // 2)]
-        chains = []
-        for index in entrants:
-            number = int(seeds.integers(2**63))
-            if start is not None and epoch == 0 and index == len(structures) - 1:
-                chain = Chain(problem, start.structure, start.phase, start.level, number)
-            else:
-                chain = _chain(problem, structures[index], None, number)
-            chains.append((index, chain))
-        _epoch(search, chains, results, epoch / epochs, (epoch + 1) / epochs)
+        entrants = [
+            _Entrant(Chain(problem, plan.structure, plan.phase, plan.level, number()), True)
+            for plan in plans[: max(room // 2, 1)]
+        ]
+        given = search.pipeline if epoch else start
+        if given is not None:
+            chain = Chain(problem, given.structure, given.phase, given.level, number())
+            entrants.append(_Entrant(chain, True))
+        fresh = max(room - len(entrants), 1)
+        # Epochs go through the structures in turn.
+        first = epoch * fresh
+        for k in range(min(fresh, len(structures))):
+            structure = structures[(first + k) % len(structures)]
+            entrants.append(_Entrant(_chain(problem, structure, None, number()), False))
+        _epoch(search, entrants, epoch / epochs, (epoch + 1) / epochs)
 
 
-def _epoch(
-    search: Search,
-    chains: list[tuple[int, Chain]],
-    results: list[float],
-    begin: float,
-    end: float,
-) -> None:
-    """A race of chains; `begin` and `end` are shares of the whole budget."""
+def _promising(problem: CoSchedulingProblem) -> list[Structure]:
+    """The candidates, those first that are fastest at an even pace and equal shares."""
+
+    def even(structure: Structure) -> float:
+        return evaluate(problem, structure, spread_phases(problem, structure), FIRST_LEVELS)
+
+    return sorted(candidates(problem), key=even)
+
+
+def _epoch(search: Search, entrants: list[_Entrant], begin: float, end: float) -> None:
+    """One race; `begin` and `end` are shares of the whole budget."""
     for turn in range(ROUNDS):
-        hot, scope = (FREE_HOT, EVERYTHING) if turn else (HOT, LEVELS_AND_ORDER)
         low = begin + (end - begin) * turn / ROUNDS
         high = begin + (end - begin) * (turn + 1) / ROUNDS
-        for place, (_, chain) in enumerate(chains):
-            until = low + (high - low) * (place + 1) / len(chains)
-            chain.restart()
-            search.cool(chain, until, hot, COLD, scope)
-        chains.sort(key=lambda entry: entry[1].best)
-        for index, chain in chains:
-            results[index] = min(results[index], chain.best)
-        chains = chains[: max(LAST, len(chains) // 2)]
+        for place, entrant in enumerate(entrants):
+            until = low + (high - low) * (place + 1) / len(entrants)
+            entrant.chain.restart()
+            if turn or entrant.warm:
+                search.cool(entrant.chain, until, FREE_HOT, COLD, EVERYTHING)
+            else:
+                search.cool(entrant.chain, until, HOT, COLD, LEVELS_AND_ORDER)
+        entrants.sort(key=lambda entrant: entrant.chain.best)
+        entrants = entrants[: max(LAST, len(entrants) // 2)]
 
 
 def order_search(
@@ -264,11 +285,11 @@ def order_search(
 def replan(
     problem: CoSchedulingProblem, given: Pipeline, *, time_limit: float, seed: int = 0
 ) -> Result[Pipeline]:
-    """A plan for a new batch from that of another one: its shape, order and shares, annealed on.
+    """A plan for a new batch: the best start of an old plan and the library's, annealed on.
 
     Args:
         problem: of the new batch.
-        given: the plan for the other batch.
+        given: the plan for another batch, of which shape, order and shares carry over.
         time_limit: seconds, some hundredths of one.
         seed: of the moves.
     """
@@ -280,6 +301,8 @@ def replan(
         chain = Chain(problem, plan.structure, plan.phase, plan.level, seed)
         search.cool(chain, 1.0, FREE_HOT, COLD, EVERYTHING)
 
-    structure = recut(problem, given.structure)
-    first = make_pipeline(problem, structure, given.phase, given.level)
+    old = Plan(recut(problem, given.structure), given.phase, given.level)
+    starts = [old, *adapted(problem)[:1]]
+    best = min(starts, key=lambda s: evaluate(problem, s.structure, s.phase, s.level))
+    first = make_pipeline(problem, best.structure, best.phase, best.level)
     return _run(problem, "replan", way, time_limit, seed, first, None, None)
