@@ -17,8 +17,9 @@ from baselines.co_scheduling.plans import Plan, adapted
 from games.base import Result
 from games.co_scheduling.device import Floats
 from games.co_scheduling.problem import CoSchedulingProblem, Structure
-from games.co_scheduling.solution import Pipeline, evaluate, make_pipeline, objective
+from games.co_scheduling.solution import Pipeline, evaluate, make_pipeline, objective, whole
 from games.co_scheduling.structures import (
+    alone,
     candidates,
     fixed_levels,
     recut,
@@ -285,7 +286,7 @@ def order_search(
 def replan(
     problem: CoSchedulingProblem, given: Pipeline, *, time_limit: float, seed: int = 0
 ) -> Result[Pipeline]:
-    """A plan for a new batch: the best start of an old plan and the library's, annealed on.
+    """A plan for a new batch: the best of an old plan and the library's, annealed on.
 
     Args:
         problem: of the new batch.
@@ -302,7 +303,9 @@ def replan(
         search.cool(chain, 1.0, FREE_HOT, COLD, EVERYTHING)
 
     old = Plan(recut(problem, given.structure), given.phase, given.level)
-    starts = [old, *adapted(problem)[:1]]
+    piece = whole(problem)
+    sequential = Plan(piece, spread_phases(problem, piece), alone())
+    starts = [old, sequential, *adapted(problem)[:1]]
     best = min(starts, key=lambda s: evaluate(problem, s.structure, s.phase, s.level))
     first = make_pipeline(problem, best.structure, best.phase, best.level)
     return _run(problem, "replan", way, time_limit, seed, first, None, None)
