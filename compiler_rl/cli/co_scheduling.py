@@ -8,23 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
+from baselines.co_scheduling import hlo_orders
 from baselines.co_scheduling.lp import lp_bound
 from compiler_rl.cli.common import (
     console,
     methods_table,
+    parse_size,
     progress,
     require_folder,
     require_positive,
 )
 from compiler_rl.solve import solve
 from games.base import Result
-from games.co_scheduling import picture, schedule_file, validator
+from games.co_scheduling import hlo_order, picture, schedule_file, validator
 from games.co_scheduling.cost import Batch, optimal_tokens_per_second
 from games.co_scheduling.device import Device, get_device, with_interference
 from games.co_scheduling.model import Model, get_model
 from games.co_scheduling.problem import MODES, CoSchedulingProblem, make_problem
 from games.co_scheduling.solution import Pipeline, tokens_per_second
 from games.co_scheduling.workload import cache_tokens, composition, read_trace
+from games.memory_mapping.mapping_file import replace_file
+from hlo_frontend import read_text
 from hlo_frontend.errors import InputError
 
 PLOTS = (".svg", ".png")
@@ -41,8 +45,12 @@ def coschedule(
         str, typer.Option(help="Model of the table, or a model file (.json).")
     ] = "llama-2-70b",
     hardware: Annotated[
-        str, typer.Option(help="Device of the table, or a hardware file (.json).")
-    ] = "a100",
+        str | None,
+        typer.Option(
+            help="Device of the table, or a hardware file (.json); a100 if not given, tpu-v5e for"
+            " --hlo."
+        ),
+    ] = None,
     tp: Annotated[int, typer.Option(help="Tensor-parallel degree.")] = 8,
     decode: Annotated[int, typer.Option(help="Decode tokens of the batch.")] = 1280,
     context: Annotated[float, typer.Option(help="Tokens that each of them attends to.")] = 1024,
@@ -78,16 +86,42 @@ def coschedule(
         Path | None, typer.Option(help="Write the timetable as a Chrome trace (.json).")
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the picture (.svg or .png).")] = None,
+    hlo: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a model: scheduled HLO text or proto, whose entry computation is"
+            " reordered so that asynchronous operations hide behind the others."
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            help="With --hlo: bytes that may be in use, for example 2GiB; as many as in the"
+            " compiler's order if not given."
+        ),
+    ] = None,
+    hlo_out: Annotated[
+        Path | None, typer.Option(help="With --hlo: write the reordered HLO text.")
+    ] = None,
 ) -> None:
     """Finds nano-batches, an order and shares that overlap compute, memory and network."""
     require_positive(time_limit, "--time-limit")
-    for path, option in ((json_out, "--json"), (trace, "--trace"), (plot, "--plot")):
+    files = (json_out, "--json"), (trace, "--trace"), (plot, "--plot"), (hlo_out, "--hlo-out")
+    for path, option in files:
         require_folder(path, option)
+    if hlo is not None:
+        if trace is not None or plot is not None:
+            raise InputError("--trace and --plot are for models; leave them out with --hlo")
+        limit = None if memory_limit is None else parse_size(memory_limit, "--memory-limit")
+        _reorder(hlo, get_device(hardware or "tpu-v5e"), limit, time_limit, seed, json_out, hlo_out)
+        return
+    if hlo_out is not None or memory_limit is not None:
+        raise InputError("--hlo-out and --memory-limit: each needs --hlo")
     if plot is not None and plot.suffix not in PLOTS:
         raise InputError(f"--plot {plot}: expected a path ending in {' or '.join(PLOTS)}")
     if mode not in MODES:
         raise InputError(f"--mode {mode}: expected one of {', '.join(MODES)}")
-    shapes, device = get_model(model), get_device(hardware)
+    shapes, device = get_model(model), get_device(hardware or "a100")
     if interference is not None:
         device = with_interference(device, interference)
     if workload is None:
@@ -116,6 +150,70 @@ def coschedule(
         schedule_file.write(trace, schedule_file.chrome_trace(problem, result.solution))
     if plot is not None:
         picture.draw(problem, result.solution, plot, method=result.method)
+
+
+def _reorder(
+    source: Path,
+    device: Device,
+    limit: int | None,
+    time_limit: float,
+    seed: int,
+    json_out: Path | None,
+    hlo_out: Path | None,
+) -> None:
+    """The HLO variant: the compiler's order, a greedy one and an annealed one."""
+    text = read_text(source)
+    problem = hlo_order.order_problem(text, str(source), device, limit)
+    console.print(
+        f"{problem.name}: {len(problem.names):,} instructions, {problem.pairs} asynchronous"
+        f" operations; {device.name}, {problem.limit[0] / 2**20:,.1f} MiB may be in use",
+        highlight=False,
+    )
+    started = time.perf_counter()
+    with progress("searching", 1e6, "µs") as shown:
+        results = [hlo_orders.own_order(problem), hlo_orders.greedy_order(problem)]
+        for result in results:
+            shown.report(result)
+        results.append(hlo_orders.annealed_order(problem, time_limit=time_limit, seed=seed))
+        shown.report(results[-1])
+    best = min(results, key=lambda result: result.objective)
+    faults = hlo_order.validate_order(problem, best.solution)
+    bound = hlo_order.least_seconds(problem)
+    own = results[0].objective
+    data = {
+        "game": "co_scheduling",
+        "objective": best.objective,
+        "unit": "s",
+        "winner": best.method,
+        "baselines": {
+            result.method: {
+                "objective": result.objective,
+                "wall_s": result.wall_s,
+                "bound": bound,
+                "proved": result.proved_optimal,
+                "peak_bytes": int(hlo_order.peak(problem, result.solution)[0]),
+            }
+            for result in results
+        },
+        "lower_bound": bound,
+        "proved_optimal": best.proved_optimal,
+        "wall_s": time.perf_counter() - started,
+        "validated": not faults,
+        "memory_limit_bytes": int(problem.limit[0]),
+        "order": [problem.names[k] for k in best.solution],
+        "assumptions": list(device.assumptions),
+    }
+    console.print(methods_table(data["baselines"], own, 1e6, "µs"))  # type: ignore[arg-type]
+    console.print(
+        f"{best.method} wins: {best.objective * 1e6:,.2f} µs, {1 - best.objective / own:.2%} less"
+        f" than the compiler's order; no order is faster than {bound * 1e6:,.2f} µs.",
+        highlight=False,
+    )
+    if hlo_out is not None:
+        changed = hlo_order.reordered_text(text, problem, best.solution, str(source))
+        replace_file(hlo_out, changed.encode())
+    if json_out is not None:
+        schedule_file.write(json_out, data)
 
 
 def _report(
