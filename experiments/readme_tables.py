@@ -24,11 +24,13 @@ from experiments import (
     bench_simulator,
     bench_tensor_parallel,
 )
+from experiments import bench_co_scheduling, bench_memory_mapping, bench_offsets, bench_simulator
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError
 
 # Name of the block: the benchmark of its results, and the table that it shows.
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "co_scheduling": (bench_co_scheduling.NAME, bench_co_scheduling.short_table),
     "mapping": (bench_memory_mapping.NAME, bench_memory_mapping.table),
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
     "judge": (bench_judge.NAME, bench_judge.table),

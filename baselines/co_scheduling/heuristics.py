@@ -17,11 +17,9 @@ from games.co_scheduling.device import LEVELS, Floats
 from games.co_scheduling.problem import (
     MAX_NANO,
     NO_INTERFERENCE,
-    PARTS,
     SLOTS,
     CoSchedulingProblem,
     Structure,
-    cut,
 )
 from games.co_scheduling.solution import (
     Pipeline,
@@ -32,11 +30,10 @@ from games.co_scheduling.solution import (
     whole,
 )
 from games.co_scheduling.structures import (
-    CUTS,
     alone,
-    chunk_counts,
     fixed_levels,
     nanoflow,
+    nanoflow_reduced,
     spread_phases,
     two_halves,
 )
@@ -97,9 +94,7 @@ def list_schedule(
     layers (Topcuoglu et al., IEEE TPDS 2002); whatever is ready and has the highest rank starts.
     """
     del time_limit, seed
-    counts = chunk_counts(problem, CUTS[3], PARTS, mixed=False)
-    reduced = cut(problem, counts[0], counts[1], np.zeros(MAX_NANO, dtype=np.bool_))
-    structures = [two_halves(problem), nanoflow(problem), reduced]
+    structures = [two_halves(problem), nanoflow(problem), nanoflow_reduced(problem)]
     return _best(problem, "list", _grid(problem, structures, greedy=True))
 
 

@@ -79,6 +79,12 @@ def nanoflow(problem: CoSchedulingProblem) -> Structure:
     return cut(problem, counts[0], counts[1], np.array([True, False, False, False]))
 
 
+def nanoflow_reduced(problem: CoSchedulingProblem) -> Structure:
+    """NanoFlow's cut with all-reduces only."""
+    counts = chunk_counts(problem, CUTS[3], PARTS, mixed=False)
+    return cut(problem, counts[0], counts[1], np.zeros(MAX_NANO, dtype=np.bool_))
+
+
 def two_halves(problem: CoSchedulingProblem) -> Structure:
     """Two nano-batches of the same size."""
     counts = chunk_counts(problem, CUTS[1], 1, mixed=False)
