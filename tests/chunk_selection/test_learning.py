@@ -1,0 +1,125 @@
+"""The learned value and the configuration agent: hypotheses, training, files."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from selection_instances import random_problem
+
+from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
+from experiments import evidence_training
+from experiments.evidence_training import Example, train
+from experiments.train_chunk_configuration import fit
+from games.chunk_selection.chunk import Chunk
+from games.chunk_selection.features import make_features
+from games.chunk_selection.value import (
+    MOST,
+    default_model,
+    enumerate_sets,
+    from_json,
+    load_model,
+    set_scores,
+    to_json,
+)
+from hlo_frontend.errors import InputError
+
+
+def test_all_sets_of_few_candidates_are_hypotheses():
+    found = {tuple(sorted(m for m in row if m >= 0)) for row in enumerate_sets(np.zeros(6))}
+    expected = {c for k in range(MOST + 1) for c in itertools.combinations(range(6), k)}
+    assert found == expected
+    many = enumerate_sets(np.arange(30.0), extra=(0, 1, 2, 3))
+    assert any(sorted(row) == [0, 1, 2, 3] for row in many.tolist())
+    assert len({tuple(sorted(row)) for row in many.tolist()}) == len(many)
+
+
+def test_scores_of_sets_by_hand():
+    members = np.array([[-1] * 4, [0, -1, -1, -1], [2, 0, -1, -1], [0, 1, 2, -1]], dtype=np.int32)
+    unary = np.array([1.0, 10.0, 100.0])
+    pair = np.array([[0, 0.1, 0.2], [0.1, 0, 0.4], [0.2, 0.4, 0]])
+    size = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
+    expected = [0.01, 1.02, 101.23, 111.74]
+    np.testing.assert_allclose(set_scores(members, unary, pair, size), expected)
+
+
+def test_probabilities_are_probabilities():
+    problem = random_problem(3, size=12)
+    found = default_model().hypotheses(problem.features)
+    assert (found.probability > 0).all()
+    assert 0 < found.probability.sum() <= 1 + 1e-9
+    assert (np.diff(found.probability) <= 1e-12).all()
+    assert found.members[:, 0].min() >= 0
+
+
+@pytest.mark.slow
+def test_training_learns_where_the_evidence_is(monkeypatch):
+    """The chunk with the query's rare word is the evidence: held-out questions find it."""
+    monkeypatch.setattr(evidence_training, "WARM_STEPS", 40)
+    monkeypatch.setattr(evidence_training, "STEPS", 40)
+    draw = np.random.default_rng(0)
+    examples = []
+    for _ in range(60):
+        names = [f"Zor{chr(97 + i)}ka" for i in draw.permutation(20)[:6]]
+        texts = [f"The town of {name} has a market and a bridge." for name in names]
+        gold = int(draw.integers(6))
+        chunks = [Chunk(str(i), text, 10) for i, text in enumerate(texts)]
+        features = make_features(f"What does {names[gold]} have?", chunks)
+        examples.append(Example(features, (gold,)))
+    model = train(examples[:40], models=1, seed=0)
+    right = 0
+    for example in examples[40:]:
+        best = model.hypotheses(example.features).members[0]
+        right += tuple(m for m in best if m >= 0) == example.evidence
+    assert right >= 18
+    again = train(examples[:40], models=1, seed=0)
+    assert to_json(again) == to_json(model)
+
+
+def test_a_model_survives_its_file(tmp_path):
+    problem = random_problem(3, size=12)
+    path = tmp_path / "model.json"
+    data = to_json(default_model())
+    path.write_text(json.dumps(data))
+    found = load_model(path).hypotheses(problem.features)
+    np.testing.assert_allclose(
+        found.probability, default_model().hypotheses(problem.features).probability
+    )
+    for broken, words in (
+        ({**data, "schema": "x"}, "expected compiler-rl"),
+        ({}, "not an evidence model"),
+        ({**data, "size": [[[0.0]]]}, "other features"),
+    ):
+        with pytest.raises(InputError, match=words):
+            from_json(broken, "model.json")
+    path.write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        load_model(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_model(tmp_path / "missing.json")
+
+
+def test_agent_chooses_from_its_grid():
+    for seed in range(5):
+        problem = random_problem(seed, size=10)
+        chosen = configure(problem, 0.5)
+        assert chosen == configure(problem, 0.5)
+        assert chosen.moves in GRID["moves"]
+        assert chosen.exploration in GRID["exploration"]
+        assert chosen.cost_weight in GRID["cost_weight"]
+        assert np.isfinite(observe(problem, 0.5)).all()
+        assert observe(replace(problem, budget=1), 0.5).shape == (OBSERVED,)
+    assert {name: w.shape for name, w in weights().items()} == {
+        name: (OBSERVED, len(values)) for name, values in GRID.items()
+    }
+
+
+def test_agent_learns_what_pays():
+    """The second value pays where a number is positive, else the first."""
+    states = np.random.default_rng(0).normal(size=(200, OBSERVED))
+    earned = np.stack([np.zeros(200), states[:, 3]], axis=1)
+    chosen = np.argmax(states @ fit(states, earned), axis=1)
+    assert (chosen == (states[:, 3] > 0)).mean() > 0.95
