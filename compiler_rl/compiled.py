@@ -123,6 +123,10 @@ def _sizes(shape: str) -> list[int]:
 
 
 def _group_size(line: str, devices: int) -> int:
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
+    if named is not None:
+        sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", named[2]))
     tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
     if tiled is not None:
         return int(tiled[1])
@@ -189,8 +193,11 @@ def compile_plan(
         )
         for leaf in inputs
     )
-    outputs = {"out_shardings": (None, split)} if gradients else {}
-    jitted = jax.jit(function, in_shardings=(split, *batch), **outputs)
+    given = (split, *batch)
+    if gradients:
+        jitted = jax.jit(function, in_shardings=given, out_shardings=(None, split))
+    else:
+        jitted = jax.jit(function, in_shardings=given)
     done = jitted.lower(params, *inputs).compile()
     counts, wire, as_is, seconds = read_collectives(done.as_text() or "", mesh)
     memory = done.memory_analysis()

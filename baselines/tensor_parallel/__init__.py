@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from functools import cache
 
 import numpy as np
 
 from baselines.tensor_parallel.annealing import annealing
+=======
+from baselines.tensor_parallel.annealing import annealing, coordinate_descent
+from baselines.tensor_parallel.exhaustive import exhaustive
+>>>>>>> b502157 (compiler-rl shard: rules for built-in and own models, re-ranked by the real compiler; IOPDDL results)
 from baselines.tensor_parallel.heuristics import greedy, least_usage
 from baselines.tensor_parallel.local_search import local_search
 from baselines.tensor_parallel.milp import TOLERANCE, cp_sat, highs
@@ -20,6 +25,7 @@ EXACT = Exact("highs", highs, TOLERANCE)
 # All that a table compares.
 BASELINES: dict[str, Baseline] = {
     **HEURISTICS,
+    "coordinate_descent": coordinate_descent,
     "annealing": annealing,
     "highs": highs,
     "cp_sat": cp_sat,
@@ -51,7 +57,9 @@ __all__ = [
     "HEURISTICS",
     "IMPROVE",
     "annealing",
+    "coordinate_descent",
     "cp_sat",
+    "exhaustive",
     "greedy",
     "highs",
     "least_usage",

@@ -14,19 +14,22 @@ from games.tensor_parallel.solution import Strategies, objective
 SHARE = 0.35  # of the time limit
 
 
-def mplp(problem: ShardingProblem, *, time_limit: float, seed: int = 0) -> Result[Strategies]:
+def mplp(
+    problem: ShardingProblem, *, time_limit: float, seed: int = 0, sweeps: int | None = None
+) -> Result[Strategies]:
     """The dual alone: its bound, and the cheapest assignment that was decoded on the way.
 
     Args:
         problem: what to solve.
         time_limit: seconds, of which it takes a part at most.
         seed: without effect.
+        sweeps: that many at most.
     """
     del seed
     started = time.perf_counter()
     graph = reduce(problem)
     forget(problem)
-    dual = known_dual(problem, SHARE * time_limit)
+    dual = known_dual(problem, SHARE * time_limit, sweeps)
     found = dual.options is not None
     solution = Strategies(graph.expand(dual.fallback if dual.options is None else dual.options))
     return Result(

@@ -97,7 +97,7 @@ def _side(key: Key, in_attention: bool) -> str | None:
 def redco(params: Any, shards: int, axis: str = "mp") -> dict[str, Spec]:
     """Redco's plan: the spec of each parameter, by path."""
     rules = redco_rules(params, shards, axis)
-    specs = {}
+    specs: dict[str, Spec] = {}
     for path, shape in shapes_of(params).items():
         split: tuple[str | None, ...] = ()
         for key, found in rules:
@@ -120,7 +120,7 @@ _ROWS = r"(^|_|/)(o|out|down|wo|w2|fc2)(_proj)?$"
 
 def megatron(params: Any, shards: int, axis: str = "mp") -> dict[str, Spec]:
     """Megatron's plan by path: the spec of each parameter; whole what has no such name."""
-    specs = {}
+    specs: dict[str, Spec] = {}
     for path, shape in shapes_of(params).items():
         names = path.split("/")
         owner = names[-2] if len(names) > 1 else ""

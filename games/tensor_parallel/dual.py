@@ -161,13 +161,13 @@ def enough_sweeps(graph: Graph) -> int:
 _KNOWN: WeakKeyDictionary[ShardingProblem, Dual] = WeakKeyDictionary()
 
 
-def known_dual(problem: ShardingProblem, time_limit: float) -> Dual:
+def known_dual(problem: ShardingProblem, time_limit: float, sweeps: int | None = None) -> Dual:
     """What was found out about the problem before, or else is now."""
     if problem not in _KNOWN:
         graph = reduce(problem)
         dual = Dual.of(graph)
         with contextlib.suppress(KeyboardInterrupt):
-            ascend(graph, dual, sweeps=enough_sweeps(graph), time_limit=time_limit)
+            ascend(graph, dual, sweeps=sweeps or enough_sweeps(graph), time_limit=time_limit)
         _KNOWN[problem] = dual
     return _KNOWN[problem]
 

@@ -9,7 +9,8 @@ none. It fixes how the result is split, what its operands must look like, and wh
 reduced: an axis on a letter that is summed over costs an all-reduce of the result. An edge costs
 the collectives between how a value is split where it is made and how it must be where it is used:
 nothing, a slice (free), an all-gather or an all-to-all. A matrix of parameters is not sliced for a
-contraction: XLA's partitioner splits a product only as its operands are split.
+contraction, and what is split over a dimension of inputs that a contraction sums over stays so
+unless the axis is put to other use: XLA's partitioner splits a product as its operands are split.
 
 Nodes with the same surroundings, as in the layers of a model, are one group and one decision. That
 comes from the program, not from names: nodes start with their shapes and operations as labels,
@@ -25,7 +26,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +88,7 @@ class Use:
         num_bytes: of the value.
         count: how often it happens.
         whole: a split that the source does not have is not to be had.
+        summed: dimensions of inputs that the target sums over; splits of them stay.
     """
 
     source: int
@@ -97,6 +99,7 @@ class Use:
     num_bytes: float
     count: int
     whole: bool
+    summed: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,18 @@ class ModelGraph:
             for index, node in enumerate(self.nodes)
             if node.kind == "param"
         }
+
+    @cached_property
+    def wires(self) -> ShardingProblem:
+        """The same choices, their costs the bytes that a device sends: nothing else takes time."""
+        axes = len(self.mesh.shape)
+        only = replace(
+            self.mesh,
+            alpha=(0.0,) * axes,
+            beta=(1 / PICOSECONDS,) * axes,
+            peak_flops=math.inf,
+        )
+        return _problem(replace(self, mesh=only), "wires")
 
     def problem(self, name: str) -> ShardingProblem:
         """The groups as a sharding problem, in picoseconds and bytes."""
@@ -249,7 +264,15 @@ class _Reader:
             and self.nodes[target].kind == "contract"
             and len(shape) > 1
         )
-        self.uses.append(Use(ref.node, target, made, wanted, shape, _bytes(atom), count, whole))
+        goal = self.nodes[target]
+        summed = tuple(
+            d
+            for letter, d in wanted
+            if goal.kind == "contract" and letter in goal.from_input and letter not in goal.result
+        )
+        self.uses.append(
+            Use(ref.node, target, made, wanted, shape, _bytes(atom), count, whole, summed)
+        )
 
     def read(self, jaxpr: Any, count: int) -> None:
         for equation in jaxpr.eqns:
@@ -627,6 +650,8 @@ def _use_cost(use: Use, made: Letters, wanted: Letters, mesh: Mesh) -> float:
     for axis, (before, after) in enumerate(zip(have, need, strict=True)):
         if before == NONE and after != NONE and use.whole:
             return math.inf
+        if wanted[axis] == NONE and before in use.summed:
+            return math.inf
         if before in (after, NONE):
             continue
         others = math.prod(mesh.shape[a] for a, d in enumerate(need) if a != axis and d != NONE)
@@ -700,7 +725,17 @@ def _problem(graph: ModelGraph, name: str) -> ShardingProblem:
     known: dict[Any, np.ndarray] = {}
     for use in graph.uses:
         a, b = graph.group[use.source], graph.group[use.target]
-        key = (a, b, use.made, use.wanted, use.shape, use.num_bytes, use.count, use.whole)
+        key = (
+            a,
+            b,
+            use.made,
+            use.wanted,
+            use.shape,
+            use.num_bytes,
+            use.count,
+            use.whole,
+            use.summed,
+        )
         if key not in known:
             known[key] = np.array(
                 [[_use_cost(use, s, t, mesh) for t in options[b]] for s in options[a]]
