@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.tensor_parallel import EXACT
+from baselines.tensor_parallel import EXACT, HEURISTICS
 from compiler_rl.aside import aside, result_of
 from compiler_rl.solve import solve
 from games.base import Result
 from games.tensor_parallel.problem import ShardingProblem
 from games.tensor_parallel.reduction import reduce
-from games.tensor_parallel.solution import Strategies
+from games.tensor_parallel.solution import Strategies, peak_usage
 from games.tensor_parallel.validator import evaluate
 from hlo_frontend.errors import InputError
 
@@ -130,9 +130,11 @@ def search(
                 report=report,
             )
         except RuntimeError as error:
+            nearest = HEURISTICS["least_usage"](problem, time_limit=time_limit).solution
+            used, when = peak_usage(problem, nearest)
             raise InputError(
-                f"{problem.name}: found no assignment within the usage limit"
-                f" {problem.usage_limit} ({error}); give more --time-limit"
+                f"{problem.name}: found no feasible assignment: the one of least usage needs {used}"
+                f" at time {when}, the limit is {problem.usage_limit}; give more time or usage"
             ) from error
         open_yet = portfolio.objective > (portfolio.bound or 0.0) * (1 + EXACT.tolerance)
         if exact is not None and open_yet and not portfolio.detail["interrupted"]:

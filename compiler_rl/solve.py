@@ -87,7 +87,10 @@ def solve(
     try:
         for heuristic in solvers.HEURISTICS.values():
             seconds = max(time_limit, 1.0) if simulations is None else inf
-            best.add(heuristic(problem, time_limit=seconds, seed=seed))
+            result = heuristic(problem, time_limit=seconds, seed=seed)
+            best.add(result)
+            if result.detail.get("interrupted"):
+                raise KeyboardInterrupt
         if simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
             search = Worker(

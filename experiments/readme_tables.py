@@ -17,14 +17,15 @@ from pathlib import Path
 
 from experiments import (
     bench_chunk_selection,
+    bench_co_scheduling,
     bench_judge,
     bench_memory_mapping,
     bench_offsets,
     bench_search,
+    bench_sharding,
     bench_simulator,
     bench_tensor_parallel,
 )
-from experiments import bench_co_scheduling, bench_memory_mapping, bench_offsets, bench_simulator
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError
 
@@ -35,6 +36,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
     "judge": (bench_judge.NAME, bench_judge.table),
     "offsets": (bench_offsets.NAME, bench_offsets.table),
+    "sharding": (bench_sharding.NAME, bench_sharding.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
     "speed": (bench_simulator.NAME, bench_simulator.table),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from functools import cache
 
 import numpy as np
 
-from baselines.tensor_parallel.annealing import annealing
-=======
 from baselines.tensor_parallel.annealing import annealing, coordinate_descent
 from baselines.tensor_parallel.exhaustive import exhaustive
->>>>>>> b502157 (compiler-rl shard: rules for built-in and own models, re-ranked by the real compiler; IOPDDL results)
 from baselines.tensor_parallel.heuristics import greedy, least_usage
 from baselines.tensor_parallel.local_search import local_search
 from baselines.tensor_parallel.milp import TOLERANCE, cp_sat, highs

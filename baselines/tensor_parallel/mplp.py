@@ -40,5 +40,9 @@ def mplp(
         wall_s=time.perf_counter() - started,
         proved_optimal=dual.proved,
         curve=tuple(dual.curve),
-        detail={"sweeps": dual.sweeps, "decisions": graph.num_decisions},
+        detail={
+            "sweeps": dual.sweeps,
+            "decisions": graph.num_decisions,
+            "interrupted": dual.interrupted,
+        },
     )

@@ -10,7 +10,6 @@ Optimization Algorithms", 3.2). Message passing is not started anew after a step
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
@@ -47,6 +46,7 @@ class Dual:
         total: its cost, inf if there is none.
         fallback: i64[D] of the last decoded assignment, within the limit or not.
         sweeps: done so far.
+        interrupted: by Ctrl-C.
         curve: (seconds, cost) at each improvement.
     """
 
@@ -58,6 +58,7 @@ class Dual:
     options: Ints | None = None
     total: float = math.inf
     sweeps: int = 0
+    interrupted: bool = False
     curve: list[tuple[float, float]] = field(default_factory=list)
 
     @classmethod
@@ -166,8 +167,10 @@ def known_dual(problem: ShardingProblem, time_limit: float, sweeps: int | None =
     if problem not in _KNOWN:
         graph = reduce(problem)
         dual = Dual.of(graph)
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             ascend(graph, dual, sweeps=sweeps or enough_sweeps(graph), time_limit=time_limit)
+        except KeyboardInterrupt:
+            dual.interrupted = True
         _KNOWN[problem] = dual
     return _KNOWN[problem]
 
