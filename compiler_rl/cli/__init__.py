@@ -16,6 +16,7 @@ from compiler_rl.cli import (
     co_scheduling,
     memory_mapping,
     offset_allocation,
+    sweep,
     tensor_parallel,
 )
 from compiler_rl.cli.common import evaluate_commands
@@ -34,6 +35,7 @@ for commands in (
     co_scheduling,
     chunk_selection,
     agent,
+    sweep,
 ):
     commands.register(app)
 app.add_typer(evaluate_commands, name="evaluate")

@@ -17,7 +17,6 @@ from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
     console,
     methods_table,
-    parse_size,
     prepare,
     progress,
     require_folder,
@@ -39,6 +38,7 @@ from games.memory_mapping.chips import Chip, get_chip
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.solution import Mapping, lower_bound
 from games.memory_mapping.xla_options import Decisions
+from games.sizes import parse_size
 from hlo_frontend import Program, load, read_text
 from hlo_frontend.errors import InputError
 from hlo_frontend.examples import example_path

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from baselines import offset_allocation
-from compiler_rl.cli.common import console, parse_size, prepare, require_folder, require_positive
+from compiler_rl.cli.common import console, prepare, require_folder, require_positive
 from games.offset_allocation.picture import SUFFIXES, draw
 from games.offset_allocation.problem import from_csv
 from games.offset_allocation.solution import write_csv
 from games.offset_allocation.validator import validate
+from games.sizes import parse_size
 from hlo_frontend.errors import InputError
 
 

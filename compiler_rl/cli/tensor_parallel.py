@@ -16,7 +16,6 @@ from baselines.tensor_parallel.redco import shapes_of
 from compiler_rl.cli.common import (
     console,
     methods_table,
-    parse_size,
     progress,
     require_folder,
     require_positive,
@@ -25,6 +24,7 @@ from compiler_rl.compiled import Compiled, verify
 from compiler_rl.iopddl import LAST_SECONDS, search
 from compiler_rl.sharding import Plan, Sharding, candidates, predict, ranked, report_of, shard
 from games.memory_mapping.mapping_file import replace_file
+from games.sizes import parse_size
 from games.tensor_parallel import picture, solution
 from games.tensor_parallel.frontend import PICOSECONDS
 from games.tensor_parallel.iopddl_file import read_problem

@@ -1,0 +1,1 @@
+"""Sweeps: every instance with every solver, limit and seed, as cells that can be resumed."""

@@ -1,0 +1,20 @@
+"""Problems by what a file of experiments says about them."""
+
+from __future__ import annotations
+
+from games.memory_mapping.chips import get_chip
+from games.memory_mapping.problem import MemoryMappingProblem, from_program
+from games.sizes import parse_size
+from hlo_frontend import load
+from hlo_frontend.examples import example_path
+
+EXAMPLE = "example:"
+
+
+def read_instance(
+    dump: str, *, fast_memory: str | int | None = None, chip: str = "v5e"
+) -> MemoryMappingProblem:
+    """The problem of a dump, or of a bundled one by `example:NAME`."""
+    source = example_path(dump.removeprefix(EXAMPLE)) if dump.startswith(EXAMPLE) else dump
+    size = None if fast_memory is None else parse_size(str(fast_memory), "fast_memory")
+    return from_program(load(source), get_chip(chip), size)
