@@ -8,7 +8,7 @@ from baselines.co_scheduling import kernel
 from games.co_scheduling.cost import Ints
 from games.co_scheduling.device import Floats
 from games.co_scheduling.problem import CoSchedulingProblem, Structure, cut
-from games.co_scheduling.solution import Pipeline, lower_bound, make_pipeline
+from games.co_scheduling.solution import Pipeline, evaluate, lower_bound, make_pipeline
 from games.co_scheduling.structures import count_chunks
 
 
@@ -44,7 +44,8 @@ class Chain:
             level.copy(),
         )
         self._best = _copy(self._state)
-        self._value = self._best_value = np.inf
+        value = evaluate(problem, structure, phase, level) * problem.layers
+        self._value = self._best_value = value
         self._random = np.array([seed], dtype=np.uint64)
         self._scale = lower_bound(problem) * problem.layers
         self.moves = 0

@@ -71,7 +71,8 @@ def fill_work(
 
     `totals` is (decode tokens, prefill tokens, tokens of a chunk).
     """
-    work[:] = 0.0
+    for slot in range(ALL_SLOTS):
+        work[slot] = 0.0
     taken = np.zeros(2, np.int64)
     tokens = np.zeros(2, np.int64)
     for nano in range(MAX_NANO):
@@ -138,9 +139,23 @@ class State(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
+def _assign(target: Floats, source: Floats) -> None:
+    """`target[:] = source`, which takes much longer to compile."""
+    for x in range(len(source)):
+        target[x] = source[x]
+
+
+@njit(cache=True, nogil=True)
 def _keep(best: State, state: State) -> None:
-    best.chunks[:], best.path[:] = state.chunks, state.path
-    best.phase[:], best.level[:] = state.phase, state.level
+    for sort in range(2):
+        for nano in range(MAX_NANO):
+            for part in range(PARTS):
+                best.chunks[sort, nano, part] = state.chunks[sort, nano, part]
+    for nano in range(MAX_NANO):
+        best.path[nano] = state.path[nano]
+    for slot in range(ALL_SLOTS):
+        best.phase[slot] = state.phase[slot]
+        best.level[slot] = state.level[slot]
 
 
 @njit(cache=True, nogil=True)
@@ -161,7 +176,7 @@ def anneal(
         static: the problem.
         state: changed in place.
         kept: the best state so far, changed in place.
-        value, best: seconds of all layers, of either; inf for the state if it is not known.
+        value, best: seconds of all layers, of either; inf if it cannot be executed.
         moves: how many to try.
         temperature: seconds.
         scope: what may change: LEVELS_ONLY, LEVELS_AND_ORDER or EVERYTHING.
@@ -175,18 +190,10 @@ def anneal(
     length = np.zeros(3, np.int64)
     shift = np.zeros(ALL_SLOTS, np.int64)
     nothing = np.zeros((0, 0))
-    old_phase = phase.copy()
-    old_work = work.copy()
+    old_phase = np.zeros(ALL_SLOTS)
+    old_work = np.zeros(ALL_SLOTS)
     fill_work(seconds, totals, chunks, path, network, work)
     make_order(work, phase, order, length, shift)
-    if value == np.inf:
-        value = simulate(
-            work, level, phase, order, length, shift,
-            speed, mode, layers, np.inf, False, nothing, nothing,
-        )  # fmt: skip
-        if value < best:
-            best = value
-            _keep(kept, state)
     for _ in range(moves):
         choice = uniform(random)
         if scope == LEVELS_ONLY:
@@ -229,7 +236,7 @@ def anneal(
             phase[slot] = place
             kind = 2
         elif choice < LAG_MOVE:
-            old_phase[:] = phase
+            _assign(old_phase, phase)
             nano = int(MAX_NANO * uniform(random))
             lag = 0.4 * (uniform(random) - 0.5)
             for at in range(nano * SLOTS, (nano + 1) * SLOTS):
@@ -246,7 +253,7 @@ def anneal(
         else:
             if scope < EVERYTHING:
                 continue
-            old_work[:] = work
+            _assign(old_work, work)
             if network and uniform(random) < TOGGLE:
                 giver = int(MAX_NANO * uniform(random))
                 path[giver] = 1 - path[giver]
@@ -283,14 +290,14 @@ def anneal(
         elif kind == 2:
             phase[slot] = old_phase[slot]
         elif kind == 3:
-            phase[:] = old_phase
+            _assign(phase, old_phase)
         else:
             if kind == 5:
                 path[giver] = 1 - path[giver]
             else:
                 chunks[sort, giver // PARTS, giver % PARTS] += 1
                 chunks[sort, taker // PARTS, taker % PARTS] -= 1
-            work[:] = old_work
+            _assign(work, old_work)
         if kind > 1:
             make_order(work, phase, order, length, shift)
     return value, best

@@ -15,12 +15,15 @@ from baselines.memory_mapping import EXACT, compiler_replay
 from compiler_rl import tpu
 from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
+    GRACE,
+    aside,
     console,
     methods_table,
     prepare,
     progress,
     require_folder,
     require_positive,
+    result_of,
 )
 from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
@@ -45,7 +48,6 @@ from hlo_frontend.examples import example_path
 
 EXAMPLE = "example:"
 PLOTS = (".svg", ".png", ".html")
-GRACE = 30.0  # seconds that the exact solver gets to start and to come to an end on a busy machine
 SHOWN = 10  # lines of what the compiler did otherwise; all of them are in the report
 
 
