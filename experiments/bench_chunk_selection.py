@@ -277,8 +277,8 @@ ORDER = (
 
 
 SHORT = (
-    *("dense_fill", "hybrid_fill", "mmr*", "dpp*", "knapsack*", "submodular*", "bridge_greedy*"),
-    *("corag", "value_greedy", "select", "select (zero-shot)", "oracle"),
+    *("dense_fill", "hybrid_fill", "dpp*", "submodular*", "bridge_greedy*"),
+    *("select", "select (zero-shot)", "oracle"),
 )
 
 
