@@ -31,6 +31,7 @@ FIRST_RISE = 0.3  # of the bound: the first target is that much above it
 NEARER = 0.6
 CLOSE = 1e-9  # of the bound: a target so near is none
 DECODE_EVERY = 5  # sweeps
+BOOSTS = 8  # powers of two that usage is weighed by until something fits
 
 
 @dataclass
@@ -106,6 +107,9 @@ def ascend(
         bound = sweep(net, cost, messages) + graph.constant - float(prices @ room)
         dual.sweeps += 1
         if turn % DECODE_EVERY == 0:
+            if dual.total == math.inf:
+                # Nothing has fitted yet: usage weighs more and more in what is decoded.
+                cost += (cost - net.cost) * (2.0 ** (turn // DECODE_EVERY % BOOSTS) - 1)
             broken = decode(net, cost, messages, decisions, True, options, load)
             total = graph.total(options) if not broken else math.inf
             if total < dual.total:
@@ -113,6 +117,7 @@ def ascend(
                 dual.curve.append((time.perf_counter() - started, total))
                 if offered is not None:
                     offered(dual.options, total)
+            priced_costs(net, prices, cost)
         broken = decode(net, cost, messages, decisions, False, options, load)
         if dual.total == math.inf:
             dual.fallback = options.copy()

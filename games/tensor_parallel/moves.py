@@ -26,6 +26,7 @@ MOST_MOVES = 256
 MOST_OPTIONS = 32  # of a move: the cheapest by belief, and the plan's
 MOST_NEIGHBOURS = 32  # of a move among the moves; decisions with more stay as planned
 MOST_TIMES = 1024  # at which the moves could break the limit; fewer moves where there are more
+PLAN_WORK = 3e8  # table entries that message passing looks at for the plan
 LEAST = 8  # smallest size of a bucket
 
 
@@ -88,7 +89,8 @@ def line_of(problem: ShardingProblem) -> Line:
         InputError: no assignment within the limit is known to begin with.
     """
     graph = reduce(problem)
-    dual = known_dual(problem, inf)
+    sweeps = int(np.clip(PLAN_WORK / (2 * len(graph.edge_cost) + 1), 50, 1000))
+    dual = known_dual(problem, inf, sweeps)
     if dual.options is None:
         raise InputError(
             f"{problem.name}: found no assignment within the usage limit to begin a game with"

@@ -14,6 +14,7 @@ import pytest
 from small import random_problem
 from test_iopddl import EXAMPLE, SHARED, changed
 
+from compiler_rl.cli import main
 from games.tensor_parallel.iopddl_file import read_problem
 from games.tensor_parallel.problem import ShardingProblem
 from games.tensor_parallel.solution import read
@@ -28,6 +29,20 @@ def run(*arguments, timeout: float = 200) -> subprocess.CompletedProcess[str]:
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command in this process: (exit status, output, errors)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["compiler-rl", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, error = capsys.readouterr()
+        return ended.value.code or 0, out, error
+
+    return call
 
 
 def as_json(problem: ShardingProblem) -> dict:
@@ -71,12 +86,12 @@ def test_iopddl_writes_report_and_solution(tmp_path):
     assert data["peak_usage"] <= data["usage_limit"] or data["usage_limit"] is None
 
 
-def test_shard_writes_rules(tmp_path):
+def test_shard_writes_rules(tmp_path, command):
     report, plot = tmp_path / "report.json", tmp_path / "layer.svg"
     options = ("--layers", 2, "--json", report, "--plot", plot)
-    done = run("shard", "--model", "opt-125m", "--mesh", "1x4", *options)
-    assert done.returncode == 0, done.stderr
-    assert "P(None, 'mp')" in done.stdout
+    status, out, error = command("shard", "--model", "opt-125m", "--mesh", "1x4", *options)
+    assert status == 0, error
+    assert "P(None, 'mp')" in out
     data = json.loads(report.read_text())
     keys = "game objective unit winner baselines lower_bound validated compiled rules"
     assert set(keys.split()) <= data.keys()
@@ -94,19 +109,19 @@ def test_shard_writes_rules(tmp_path):
         (("iopddl", "absent.json"), "absent.json: cannot be read"),
     ],
 )
-def test_bad_input_is_one_line(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_line(command, arguments, message):
+    status, _, error = command(*arguments)
+    assert status == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
 
 
-def test_an_impossible_limit_is_one_line(tmp_path):
+def test_an_impossible_limit_is_one_line(tmp_path, command):
     file = tmp_path / "problem.json"
     file.write_text(json.dumps(changed(["usage_limit"], 7)))
-    done = run("iopddl", file)
-    assert done.returncode == 2
-    assert "at time 3 the least usage is 8, above the limit 7 by 1" in done.stderr
+    status, _, error = command("iopddl", file)
+    assert status == 2
+    assert "at time 3 the least usage is 8, above the limit 7 by 1" in error
     assert EXAMPLE["problem"]["usage_limit"] == 11
 
 

@@ -289,7 +289,7 @@ def random_play(arrays, key):
 
 def test_random_play_is_legal_and_rewards_are_the_saving():
     played = 0
-    problems = [random_problem(seed, 14, 4, 0.02) for seed in range(12)]
+    problems = [random_problem(seed, 14, 4, 0.02) for seed in range(6)]
     for seed, problem in enumerate(problems):
         try:
             dual = known_dual(problem, 5.0)
@@ -310,7 +310,7 @@ def test_random_play_is_legal_and_rewards_are_the_saving():
             assert float(total) == pytest.approx(saving, abs=1e-4)
         features = GAME.observe(arrays, GAME.init(arrays))
         assert all(bool(jnp.isfinite(value).all()) for value in features.values())
-    assert played > 20
+    assert played > 10
 
 
 def test_a_real_instance_is_played():
