@@ -11,15 +11,14 @@ import typer
 
 from baselines.co_scheduling import EXACT, hlo_orders
 from baselines.co_scheduling.lp import lp_bound
+from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
     GRACE,
-    aside,
     console,
     methods_table,
     progress,
     require_folder,
     require_positive,
-    result_of,
 )
 from compiler_rl.solve import solve
 from games.base import Result

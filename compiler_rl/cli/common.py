@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,32 +14,14 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from games.base import Baseline, Result
+from games.base import Result
 from hlo_frontend.errors import InputError
 
 console = Console()
-<<<<<<< HEAD
+GRACE = 30.0  # seconds that the exact solver gets to start and to come to an end on a busy machine
 evaluate_commands = typer.Typer(
     no_args_is_help=True, help="Measures methods side by side, on problems kept for that."
 )
-=======
-GRACE = 30.0  # seconds that the exact solver gets to start and to come to an end on a busy machine
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]i?B?|B)?", re.IGNORECASE)
-_SCALE = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-
-
-def parse_size(text: str, option: str) -> int:
-    """Bytes of `16MiB`, `16M`, `1048576`, ...; the units are powers of two.
-
-    Raises:
-        InputError: not such a text, or nothing at all.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    size = 0 if match is None else int(float(match[1]) * _SCALE[(match[2] or "")[:1].upper()])
-    if size <= 0:
-        raise InputError(f"{option} {text}: expected a size such as 16MiB or 1048576")
-    return size
->>>>>>> 86f79a3 (CP-SAT beside the search in coschedule; kernels that compile in half the time)
 
 
 def require_positive(value: float, option: str) -> None:
@@ -119,30 +98,3 @@ def methods_table(
             "yes" if row.get("proved") else "",
         )
     return table
-
-
-@contextmanager
-def aside(
-    solver: Baseline, problem: Any, time_limit: float, seed: int
-) -> Iterator[Future[Result[Any]]]:
-    """A solver in a process of its own, which ends with the block at the latest."""
-    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    try:
-        yield pool.submit(_solve_until, solver, problem, time.time() + time_limit, seed)
-    finally:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _solve_until(solver: Baseline, problem: Any, deadline: float, seed: int) -> Result[Any]:
-    """Runs in the process; what it takes to start counts too."""
-    return solver(problem, time_limit=max(deadline - time.time(), 0.1), seed=seed)
-
-
-def result_of(future: Future[Result[Any]], seconds: float) -> Result[Any] | None:
-    """What a solver `aside` found; None if it does not come to an end within the seconds."""
-    try:
-        return future.result(timeout=seconds)
-    except (TimeoutError, BrokenProcessPool, KeyboardInterrupt):
-        return None

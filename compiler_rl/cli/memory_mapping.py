@@ -16,14 +16,12 @@ from compiler_rl import tpu
 from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
     GRACE,
-    aside,
     console,
     methods_table,
     prepare,
     progress,
     require_folder,
     require_positive,
-    result_of,
 )
 from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
@@ -38,15 +36,14 @@ from games.memory_mapping import (
     xla_options,
 )
 from games.memory_mapping.chips import Chip, get_chip
+from games.memory_mapping.instances import EXAMPLE, source
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.solution import Mapping, lower_bound
 from games.memory_mapping.xla_options import Decisions
 from games.sizes import parse_size
 from hlo_frontend import Program, load, read_text
 from hlo_frontend.errors import InputError
-from hlo_frontend.examples import example_path
 
-EXAMPLE = "example:"
 PLOTS = (".svg", ".png", ".html")
 SHOWN = 10  # lines of what the compiler did otherwise; all of them are in the report
 
@@ -127,7 +124,7 @@ def map_program(
             compiler = tpu.Compiler(jax, target, size)
         program, size = compiler.unassigned, compiler.capacity
     else:
-        program = load(_source(str(dump)))
+        program = load(source(str(dump)))
     problem = from_program(program, target, size)
     _describe(program, problem, target)
 
@@ -146,7 +143,7 @@ def map_program(
         title = f"{name} on {target.name}"
         picture.draw(problem, program, mapping, plot, method=outcome.winner.method, title=title)
     if hlo is not None:
-        text = compiler.text() if compiler is not None else read_text(_source(str(dump)))
+        text = compiler.text() if compiler is not None else read_text(source(str(dump)))
         annotated = annotate.annotated_hlo(program, text, problem, mapping)
         mapping_file.replace_file(hlo, annotated.encode())
     if csv is not None:
@@ -284,17 +281,13 @@ def validate_mapping(
     mapping: Annotated[Path, typer.Argument(help="Mapping file (JSON).")],
 ) -> None:
     """Checks a mapping file against its program with code that the search does not use."""
-    source = load(_source(program))
+    source = load(source(program))
     faults = validator.validate_file(source, mapping_file.read(mapping))
     for fault in faults:
         console.print(fault, highlight=False, soft_wrap=True)
     if faults:
         raise InputError(f"{mapping}: {len(faults)} broken rules; map the program again")
     console.print(f"{mapping}: valid for {source.name}", highlight=False)
-
-
-def _source(dump: str) -> str | Path:
-    return example_path(dump.removeprefix(EXAMPLE)) if dump.startswith(EXAMPLE) else Path(dump)
 
 
 def _describe(program: Program, problem: MemoryMappingProblem, chip: Chip) -> None:

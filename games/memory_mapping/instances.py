@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from games.memory_mapping.chips import get_chip
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.sizes import parse_size
@@ -11,10 +13,14 @@ from hlo_frontend.examples import example_path
 EXAMPLE = "example:"
 
 
+def source(dump: str) -> Path:
+    """The path of a dump, or of a bundled one by `example:NAME`."""
+    return example_path(dump.removeprefix(EXAMPLE)) if dump.startswith(EXAMPLE) else Path(dump)
+
+
 def read_instance(
     dump: str, *, fast_memory: str | int | None = None, chip: str = "v5e"
 ) -> MemoryMappingProblem:
-    """The problem of a dump, or of a bundled one by `example:NAME`."""
-    source = example_path(dump.removeprefix(EXAMPLE)) if dump.startswith(EXAMPLE) else dump
+    """The problem of mapping a dump's program."""
     size = None if fast_memory is None else parse_size(str(fast_memory), "fast_memory")
-    return from_program(load(source), get_chip(chip), size)
+    return from_program(load(source(dump)), get_chip(chip), size)
