@@ -281,13 +281,13 @@ def validate_mapping(
     mapping: Annotated[Path, typer.Argument(help="Mapping file (JSON).")],
 ) -> None:
     """Checks a mapping file against its program with code that the search does not use."""
-    source = load(source(program))
-    faults = validator.validate_file(source, mapping_file.read(mapping))
+    loaded = load(source(program))
+    faults = validator.validate_file(loaded, mapping_file.read(mapping))
     for fault in faults:
         console.print(fault, highlight=False, soft_wrap=True)
     if faults:
         raise InputError(f"{mapping}: {len(faults)} broken rules; map the program again")
-    console.print(f"{mapping}: valid for {source.name}", highlight=False)
+    console.print(f"{mapping}: valid for {loaded.name}", highlight=False)
 
 
 def _describe(program: Program, problem: MemoryMappingProblem, chip: Chip) -> None:
