@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from baselines.tensor_parallel import EXACT, HEURISTICS
+from baselines.tensor_parallel import EXACT, HEURISTICS, prepare
 from compiler_rl.aside import aside, result_of
 from compiler_rl.solve import solve
 from games.base import Result
@@ -115,6 +115,7 @@ def search(
     Raises:
         InputError: nothing within the limit was found.
     """
+    prepare()
     started = time.perf_counter()
     proof = None
     # A problem too large for the exact solver has the second core for local search.

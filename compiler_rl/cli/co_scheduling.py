@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from baselines import co_scheduling
 from baselines.co_scheduling import EXACT, hlo_orders
 from baselines.co_scheduling.lp import lp_bound
 from compiler_rl.aside import aside, result_of
@@ -16,6 +17,7 @@ from compiler_rl.cli.common import (
     GRACE,
     console,
     methods_table,
+    prepare,
     progress,
     require_folder,
     require_positive,
@@ -136,6 +138,7 @@ def coschedule(
     for assumption in device.assumptions:
         console.print(f"  assumed: {assumption}", highlight=False)
 
+    prepare(co_scheduling)
     started = time.perf_counter()
     with (
         progress("searching", 1e6, "µs") as shown,
