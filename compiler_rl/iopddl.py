@@ -11,7 +11,7 @@ from typing import Any
 
 from baselines.tensor_parallel import EXACT, HEURISTICS, prepare
 from compiler_rl.aside import aside, result_of
-from compiler_rl.solve import solve
+from compiler_rl.solve import NoSolutionError, solve
 from games.base import Result
 from games.tensor_parallel.problem import ShardingProblem
 from games.tensor_parallel.reduction import reduce
@@ -130,7 +130,7 @@ def search(
                 workers=1 if small else 2,
                 report=report,
             )
-        except RuntimeError as error:
+        except NoSolutionError as error:
             nearest = HEURISTICS["least_usage"](problem, time_limit=time_limit).solution
             used, when = peak_usage(problem, nearest)
             raise InputError(

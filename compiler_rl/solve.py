@@ -22,6 +22,10 @@ DEFAULT_SIMULATIONS = 16  # a move
 LOCAL_MOVES = 2000  # of local search for each simulation a move, where the budget is in simulations
 
 
+class NoSolutionError(Exception):
+    """No method found a valid solution; the message says what is wrong with each."""
+
+
 @dataclass
 class _Best:
     """All results so far, best first, and the anytime curve over them."""
@@ -74,7 +78,8 @@ def solve(
         its objective, seconds and bound; `bound` is the best one that any method proved.
 
     Raises:
-        RuntimeError: no method's solution passed the validator (a fault of ours).
+        NoSolutionError: no method's solution passed the validator: there is none within the
+            problem's limits, or none was found in time.
     """
     game = game_of(problem)
     solvers = import_module(f"baselines.{game.name}")
@@ -192,4 +197,4 @@ def _winner(game: Game, problem: Any, best: _Best, interrupted: bool) -> Result[
                 **({"rejected": rejected} if rejected else {}),
             },
         )
-    raise RuntimeError(f"no valid solution: {rejected}")
+    raise NoSolutionError(f"no valid solution: {rejected}")

@@ -2,8 +2,6 @@
 
 - `rules`: moves a second of random legal games in JAX, one at a time and 64 in a batch, and the
   seconds that compiling such a game takes;
-- `search` and `mctx`: simulations a second of Gumbel search from the first position of 32 games at
-  once, ours and mctx's own, with the same rules, policy and value;
 - `simulator`: evaluations a second of whole mappings;
 - `local_search`: moves a second, one thread.
 """
@@ -19,11 +17,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mctx
 
 from baselines.memory_mapping.local_search import local_search
 from baselines.memory_mapping.msa import msa
-from compiler_rl.search.gumbel import Model, Settings, search
 from experiments.common import MIB, RESULTS, Cell, Results, markdown_table, parse_mib, parser, run
 from games.memory_mapping.chips import get_chip
 from games.memory_mapping.game import GAME
@@ -34,8 +30,6 @@ from hlo_frontend.examples import example_path
 
 NAME = "speed"
 BATCH = 64
-SEARCH_BATCH = 32
-SIMULATIONS = (16, 64, 256)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -94,44 +88,6 @@ def _rules(problem: MemoryMappingProblem, time_limit: float, seed: int, batch: i
     return _compiled_rate(games, (arrays, keys), batch * int(arrays.num_moves), time_limit)
 
 
-def _search(
-    problem: MemoryMappingProblem, time_limit: float, seed: int, simulations: int, ours: bool
-) -> Cell:
-    arrays, model = GAME.arrays(problem), Model(GAME)
-    settings = Settings(simulations=simulations)
-    states = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (SEARCH_BATCH, *x.shape)), GAME.init(arrays)
-    )
-
-    def own(arrays: Any, states: Any, key: jax.Array) -> jax.Array:
-        return search(model, settings, arrays, model.root(arrays, states), key).action
-
-    def stock(arrays: Any, states: Any, key: jax.Array) -> jax.Array:
-        def step(
-            arrays: Any, _: jax.Array, action: jax.Array, states: Any
-        ) -> tuple[mctx.RecurrentFnOutput, Any]:
-            node, reward = model.step(arrays, states, action)
-            discount = jnp.where(node.done, 0.0, 1.0)
-            output = mctx.RecurrentFnOutput(
-                reward=reward, discount=discount, prior_logits=node.logits, value=node.value
-            )
-            return output, node.state
-
-        node = model.root(arrays, states)
-        return mctx.gumbel_muzero_policy(
-            arrays,
-            key,
-            mctx.RootFnOutput(prior_logits=node.logits, value=node.value, embedding=node.state),
-            step,
-            num_simulations=simulations,
-            invalid_actions=~jax.vmap(partial(GAME.legal_actions, arrays))(states),
-            max_num_considered_actions=settings.considered,
-        ).action
-
-    inputs = (arrays, states, jax.random.key(seed))
-    return _compiled_rate(own if ours else stock, inputs, SEARCH_BATCH * simulations, time_limit)
-
-
 def _compiled_rate(
     function: Callable[..., jax.Array], inputs: tuple[Any, ...], units: int, time_limit: float
 ) -> Cell:
@@ -156,20 +112,11 @@ def _local_search(problem: MemoryMappingProblem, time_limit: float, seed: int) -
 PARTS: dict[str, Callable[[MemoryMappingProblem, float, int], Cell]] = {
     "rules": partial(_rules, batch=1),
     f"rules x {BATCH}": partial(_rules, batch=BATCH),
-    **{
-        f"{name} {SEARCH_BATCH} x {simulations}": partial(
-            _search, simulations=simulations, ours=name == "search"
-        )
-        for simulations in SIMULATIONS
-        for name in ("search", "mctx")
-    },
     "simulator": _simulator,
     "local_search": _local_search,
 }
 UNITS = {
     "simulator": "evaluations/s",
-    "search": "simulations/s",
-    "mctx": "simulations/s",
 }
 
 
