@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from games.co_scheduling.cost import gemm_seconds
+from games.co_scheduling.cost import Batch, gemm_seconds, paper_table
 from games.co_scheduling.device import Device, Floats, get_device
+from games.co_scheduling.model import get_model
 from hlo_frontend.errors import InputError
 
 LARGE = 1e6  # bytes: what nano-batches send; below, an all-reduce is latency alone
@@ -25,6 +26,20 @@ _SHAPES: dict[str, Callable[[int], tuple[int, int]]] = {
     "mlp_up_proj": lambda tp: (2 * _FFN // tp, _HIDDEN),
     "mlp_down_proj": lambda tp: (_HIDDEN, _FFN // tp),
 }
+
+# NanoFlow, table 2: GFLOP, GB and ms for compute, memory and network, of its average batch: prompts
+# of 512 tokens, answers of 1024, so that a third of the 2048 tokens is prefill.
+TABLE_2 = {
+    "KQV": (27487.8, 19.5, 11.01, 1.22, 0.0),
+    "O": (21990.2, 16.1, 8.81, 1.01, 0.0),
+    "UG": (153931.6, 96.6, 61.67, 6.04, 0.0),
+    "D": (76965.8, 49.7, 30.84, 3.11, 0.0),
+    "DecAttn": (3665.9, 462.2, 1.47, 28.89, 0.0),
+    "PfAttn": (916.3, 2.1, 0.37, 0.13, 0.0),
+    "Net": (18.8, 75.2, 0.01, 4.70, 31.33),
+}
+TABLE_2_BATCH = Batch(1365, 1024, 683, 512)
+ROUNDING = 0.005  # of the printed times, ms
 
 Gemm = tuple[int, int, int, float, int]  # rows, columns, inner, seconds, degree
 Errors = dict[str, Any]
@@ -158,6 +173,18 @@ def validate_decode_attention(folder: Path) -> Errors:
     cached = tokens * np.array([float(row["seqlen"]) for row in rows])
     seconds = np.array([float(row["gemv_ms"]) for row in rows]) / 1e3
     return _linear(np.stack([np.ones_like(tokens), tokens, cached], axis=1), seconds)
+
+
+def validate_paper_table() -> Errors:
+    """The largest relative difference from table 2, beyond the rounding of the printed times."""
+    rows = paper_table(get_model("llama-2-70b"), get_device("a100"), 8, TABLE_2_BATCH)
+    worst = 0.0
+    for row in rows:
+        found = (row.gflop, row.memory_gb, row.t_compute, row.t_memory, row.t_network)
+        for mine, theirs in zip(found, TABLE_2[row.name], strict=True):
+            if theirs and abs(mine - theirs) > ROUNDING:
+                worst = max(worst, abs(mine / theirs - 1))
+    return {"max_error": worst}
 
 
 VALIDATIONS: dict[str, Callable[[Path], Errors]] = {

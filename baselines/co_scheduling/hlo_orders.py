@@ -141,7 +141,8 @@ def _anneal(
             value = tried
             if tried < best:
                 best = tried
-                best_order[:] = order
+                for x in range(count):
+                    best_order[x] = order[x]
             continue
         for x in range(target, source, -step):
             order[x] = order[x - step]

@@ -249,12 +249,14 @@ def run_peak(
             now[space] += size[k, space]
             most[space] = max(most[space], now[space])
         if left[k] == 0 and not lasting[k]:
-            now -= size[k]
+            for space in range(2):
+                now[space] -= size[k, space]
         for x in range(first[k], first[k + 1]):
             source = used[x]
             left[source] -= 1
             if left[source] == 0 and not lasting[source]:
-                now -= size[source]
+                for space in range(2):
+                    now[space] -= size[source, space]
     return most
 
 
