@@ -19,7 +19,7 @@ from statistics import mean
 
 import numpy as np
 
-from baselines.co_scheduling import HEURISTICS
+from baselines.co_scheduling import HEURISTICS, hlo_orders
 from baselines.co_scheduling.chain import Chain
 from baselines.co_scheduling.cp_sat import cp_sat
 from baselines.co_scheduling.kernel import EVERYTHING
@@ -35,7 +35,7 @@ from compiler_rl.solve import solve
 from experiments.co_scheduling_fits import VALIDATIONS, validate_paper_table
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.base import Result
-from games.co_scheduling import validator
+from games.co_scheduling import hlo_order, validator
 from games.co_scheduling.cost import Batch
 from games.co_scheduling.device import get_device
 from games.co_scheduling.model import get_model
@@ -49,6 +49,7 @@ from games.co_scheduling.problem import (
 from games.co_scheduling.solution import Pipeline, tokens_per_second
 from games.co_scheduling.structures import nanoflow, nanoflow_reduced, spread_phases, two_halves
 from games.co_scheduling.workload import cache_tokens, draw, read_trace
+from hlo_frontend import read_text
 from hlo_frontend.errors import InputError
 
 NAME = "co_scheduling"
@@ -68,6 +69,8 @@ DRAWN = 4  # batches of each trace
 SHORT = 1.0  # seconds
 REPLAN = 0.06
 PLAN_SECONDS = 5.0  # of the plan that is planned anew from
+PROGRAMS = ("v5e_mlp_inf", "v5e_alexnet_inf", "v5e_resnet50_inf", "v5e_strassen49")
+HLO_SECONDS = 5.0
 TIMED_MOVES = 60_000
 
 
@@ -136,6 +139,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             limit = chosen.time_limit / 2
             measure(instance, NO_INTERFERENCE, f"{name}: cp_sat", limit, 0, exact)
     measure(PAGE, 1, "racing + cp_sat", chosen.cp_sat_limit, 0, _polished)
+    for program in PROGRAMS:
+        path = chosen.data / "tpu_hlo" / f"{program}.txt.gz"
+        if path.exists():
+            config = {"part": "hlo", "program": program, "time_limit": HLO_SECONDS}
+            results.measure(config, partial(_measure_hlo, path))
     results.write_report(report(results))
 
 
@@ -188,6 +196,24 @@ def _measure(problem: CoSchedulingProblem, solver: Solver, time_limit: float, se
         **{key: detail[key] for key in ("moves", "periodic_bound", "proved_periodic")
            if key in detail},
     }  # fmt: skip
+
+
+def _measure_hlo(path: Path) -> Cell:
+    """Orders of a compiled program's asynchronous copies, under its own peak of memory."""
+    device = get_device("tpu-v5e")
+    problem = hlo_order.order_problem(read_text(path), path.name, device)
+    found = {
+        "compiler": hlo_orders.own_order(problem),
+        "greedy": hlo_orders.greedy_order(problem),
+        "annealing": hlo_orders.annealed_order(problem, time_limit=HLO_SECONDS),
+    }
+    return {
+        "instructions": len(problem.names),
+        "pairs": problem.pairs,
+        "bound": hlo_order.least_seconds(problem),
+        "valid": not any(hlo_order.validate_order(problem, r.solution) for r in found.values()),
+        **{name: result.objective for name, result in found.items()},
+    }
 
 
 def _fixed(
@@ -334,6 +360,25 @@ def trace_table(results: Results) -> str:
     return markdown_table(["batch", "decode + prefill", *names, "bound"], rows)
 
 
+def hlo_table(results: Results) -> str:
+    """A row for each compiled program, microseconds."""
+    rows = [
+        [
+            cell["config"]["program"],
+            str(cell["result"]["instructions"]),
+            str(cell["result"]["pairs"]),
+            *(
+                f"{cell['result'][key] * 1e6:,.1f}"
+                for key in ("compiler", "greedy", "annealing", "bound")
+            ),
+        ]
+        for cell in results.cells
+        if cell["config"]["part"] == "hlo" and cell["result"]["valid"]
+    ]
+    header = ["program", "instructions", "pairs", "compiler", "greedy", "annealing", "bound"]
+    return markdown_table(header, rows)
+
+
 def fit_table(results: Results) -> str:
     """Errors of the cost model on held-out points."""
     rows = [
@@ -432,6 +477,8 @@ def report(results: Results) -> str:
             "## Batches of request traces",
             trace_table(results),
             "\n".join(f"- {line}" for line in verdicts(results)),
+            "## Compiled programs for TPU v5e, reordered",
+            hlo_table(results),
             "## Cost model on held-out points",
             fit_table(results),
         ]
