@@ -6,6 +6,9 @@ latency-hiding scheduler (xla/service/latency_hiding_scheduler.cc); a done waits
 order keeps data and control dependences, parameters first, the order of instructions with side
 effects, and the peak of memory that is in use, in each memory space. What loops and calls do
 inside is not touched, and neither are the pairs in them.
+
+Not modelled: work that slows down beside copies and collectives because they share the memory, and
+the offsets of a memory space, which a compiler has to assign anew for a new order.
 """
 
 from __future__ import annotations
