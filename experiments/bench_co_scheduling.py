@@ -321,7 +321,10 @@ def short_table(results: Results) -> str:
     header, line, *rows = table(results).splitlines()
     wanted = ("sequential", "list", "annealing", "racing,", "bound")
     kept = [row for row in rows if row.removeprefix("| ").startswith(wanted)]
-    return "\n".join([header, line, *kept, "", *(f"- {text}" for text in verdicts(results))])
+    # Of annealing only the longer runs.
+    kept = [row for row in kept if f", {SHORT:g} s |" not in row or row.startswith("| racing")]
+    sentences = [text for text in verdicts(results) if "Moves" not in text]
+    return "\n".join([header, line, *kept, "", " ".join(sentences)])
 
 
 def trace_table(results: Results) -> str:
