@@ -152,8 +152,8 @@ def select(
         model=model,
         notes=notes,
     )
-    settings = configure(problem, value_greedy(problem).objective)
     if cost_weight is None:
+        settings = configure(problem, value_greedy(problem).objective)
         problem = replace(problem, cost_weight=settings.cost_weight)
     outcome = find(problem, seed=seed, moves=moves, time_limit=time_limit)
     selection, method = outcome.solution, outcome.method
@@ -169,7 +169,7 @@ def select(
             ordered=True,
             starts=[start.order],
             cost=problem.cost_weight,
-            exploration=settings.exploration,
+            exploration=configure(problem, outcome.objective).exploration,
             time_limit=np.inf if time_limit is None else time_limit,
         )
         spent = int(found.detail["evaluations"])
