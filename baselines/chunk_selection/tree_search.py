@@ -26,7 +26,7 @@ ScoreSets = Callable[[Sequence[tuple[int, ...]]], Sequence[float]]
 
 CORAG_EXPLORATION, CORAG_COST = 2.4, 0.1  # the paper's settings
 CORAG_ITERATIONS = 10
-EXPLORATION = 0.3
+EXPLORATION = 0.1
 WIDTH = 8  # additions that are scored when a set is expanded
 DEFAULT_EVALUATIONS = 400
 
