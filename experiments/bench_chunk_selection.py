@@ -277,7 +277,7 @@ ORDER = (
 
 
 SHORT = (
-    *("dense_fill", "hybrid_fill", "dpp*", "submodular*", "bridge_greedy*"),
+    *("dense_fill", "hybrid_fill", "dpp*", "bridge_greedy*"),
     *("select", "select (zero-shot)", "oracle"),
 )
 
