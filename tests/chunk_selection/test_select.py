@@ -77,6 +77,12 @@ def test_a_price_of_tokens_leaves_budget_unused():
     assert priced.used < filled.used
 
 
+def test_the_agent_sets_the_price_of_tokens():
+    by_agent = select(QUERY, TEXTS, 120, cost_weight=None)
+    assert by_agent.trace.used <= select(QUERY, TEXTS, 120).trace.used
+    assert by_agent.chunks == select(QUERY, TEXTS, 120, cost_weight=None).chunks
+
+
 def test_more_candidates_than_are_looked_at():
     many = [*TEXTS, *(f"Note {i}\nNothing that matters is in note number {i}." for i in range(90))]
     chunks, trace = select(QUERY, many, 60)
