@@ -1,10 +1,10 @@
 """Local search over trees of decisions, native: many decisions change at once, at the least cost.
 
-A move draws a random tree of neighbouring decisions, such that no edge but the tree's own joins two
-of them, holds all others, and finds the best options of the tree by dynamic programming ("block
+A move draws random trees of neighbouring decisions, such that no edge but the trees' own joins two
+of them, holds all others, and finds the best options of the trees by dynamic programming ("block
 coordinate descent with subtrees"; Sontag & Jaakkola, AISTATS 2009, have the dual of it). Where
-these do not fit the limit, the tree is decided from its root on, each decision by the least
-cost-to-go that still fits.
+these do not fit the limit, a tree is decided from its root on, each decision by the least
+cost-to-go that still fits. Several trees in one move can trade room with each other.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def uniform(state: UInt64) -> float:
 def _grow(
     net: Net,
     size: int,
+    roots: int,
     tree: Ints,
     parent: Ints,
     link: Ints,
@@ -44,10 +45,10 @@ def _grow(
     place: Ints,
     state: UInt64,
 ) -> int:
-    """A random induced tree of at most `size` decisions; how many it has.
+    """A random induced forest of at most `size` decisions; how many it has.
 
-    `seen` counts the tree's neighbours of each decision, -1 for those in it, and is all zero
-    before; `place` is where a decision stands in the tree.
+    `roots` is the number of its trees at most, `seen` counts the forest's neighbours of each
+    decision, -1 for those in it, and is all zero before; `place` is where a decision stands in it.
     """
     decisions = net.start.size - 1
     root = int(decisions * uniform(state))
@@ -58,6 +59,7 @@ def _grow(
     waiting = 0
     place[root] = 0
     added = 0
+    trees = 1
     while True:
         d = tree[added]
         seen[d] = -1
@@ -72,6 +74,8 @@ def _grow(
                     candidates[waiting], edge_of[waiting] = other, e
                     waiting += 1
         added = -1
+        if trees < roots and count * roots >= size * trees:
+            waiting = 0  # this tree has its share
         while waiting > 0 and count < size:
             pick = int(waiting * uniform(state))
             other, e = candidates[pick], edge_of[pick]
@@ -85,7 +89,14 @@ def _grow(
                 count += 1
                 break
         if added < 0:
-            break
+            root = int(decisions * uniform(state))
+            if trees == roots or count == size or seen[root] != 0:
+                break
+            tree[count], parent[count], link[count] = root, -1, -1
+            place[root] = count
+            added = count
+            count += 1
+            trees += 1
     return count
 
 
@@ -111,7 +122,9 @@ def search_blocks(
     best_total: float,
     moves: int,
     size: int,
+    roots: int,
     temperature: float,
+    downhill: bool,
     state: UInt64,
 ) -> tuple[float, float]:
     """Takes moves from a feasible start; (cost of `options`, cost of `best`), without prices.
@@ -122,9 +135,11 @@ def search_blocks(
         options, load: i64[D], i64[T] where the search is; changed.
         best: i64[D] the cheapest feasible options so far, by `net.cost`.
         total, best_total: their costs.
-        moves: how many trees.
-        size: of the largest tree.
+        moves: how many forests.
+        size: decisions of the largest one.
+        roots: trees of it, at most.
         temperature: of the priced cost, in its unit: noise on the options and the rise accepted.
+        downhill: whether a move has to lower the true cost; the priced one else.
         state: of the random numbers.
     """
     decisions = net.start.size - 1
@@ -138,7 +153,8 @@ def search_blocks(
     own = np.empty((size, widest))
     for _ in range(moves):
         wanted = 1 + int(size * uniform(state))
-        count = _grow(net, min(wanted, size), tree, parent, link, seen, place, state)
+        trees = 1 + int(roots * uniform(state))
+        count = _grow(net, min(wanted, size), trees, tree, parent, link, seen, place, state)
         for k in range(count):
             d = tree[k]
             width = net.start[d + 1] - net.start[d]
@@ -164,41 +180,56 @@ def search_blocks(
                 if temperature > 0:
                     value[k, s] -= temperature * math.log(uniform(state) + 1e-300) * 0.5
         for k in range(count - 1, 0, -1):
-            _to_parent(net, tree, parent, link, k, value, pick)
+            if parent[k] >= 0:
+                _to_parent(net, tree, parent, link, k, value, pick)
         _forget(net, tree, count, seen)
 
-        for s in range(net.start[tree[0] + 1] - net.start[tree[0]]):
-            if s == 0 or value[0, s] < value[0, fresh[0]]:
-                fresh[0] = s
-        changed = fresh[0] != options[tree[0]]
-        for k in range(1, count):
-            fresh[k] = pick[k, fresh[parent[k]]]
+        changed = False
+        for k in range(count):
+            if parent[k] >= 0:
+                fresh[k] = pick[k, fresh[parent[k]]]
+            else:
+                fresh[k] = 0
+                for s in range(1, net.start[tree[k] + 1] - net.start[tree[k]]):
+                    if value[k, s] < value[k, fresh[k]]:
+                        fresh[k] = s
             changed |= fresh[k] != options[tree[k]]
         if not changed:
             continue
         before = _priced_of(net, tree, parent, link, count, own, options, fresh, False)
         after = _priced_of(net, tree, parent, link, count, own, options, fresh, True)
-        if not _better(after - before, temperature, state):
+        premium = _premium(net, priced, tree, count, options, fresh)
+        rise = after - before - premium if downhill else after - before
+        if not _better(rise, temperature, state):
             continue
         if not _apply(net, tree, count, options, fresh, load):
             if not _constrained(net, tree, parent, link, count, value, options, fresh, load):
                 continue
             after = _priced_of(net, tree, parent, link, count, own, options, fresh, True)
-            if not _better(after - before, temperature, state):
+            premium = _premium(net, priced, tree, count, options, fresh)
+            rise = after - before - premium if downhill else after - before
+            if not _better(rise, temperature, state):
                 for k in range(count):
                     add_usage(net, tree[k], fresh[k], -1, load)
                     add_usage(net, tree[k], options[tree[k]], 1, load)
                 continue
-        total += after - before
+        total += after - before - premium
         for k in range(count):
-            at, d = net.start[tree[k]], tree[k]
-            total -= priced[at + fresh[k]] - net.cost[at + fresh[k]]
-            total += priced[at + options[d]] - net.cost[at + options[d]]
-            options[d] = fresh[k]
+            options[tree[k]] = fresh[k]
         if total < best_total - 1e-9 * abs(best_total):
             best_total = total
             best[:] = options
     return total, best_total
+
+
+@njit(cache=True, nogil=True)
+def _premium(net: Net, priced: Floats, tree: Ints, count: int, options: Ints, fresh: Ints) -> float:
+    """How much more prices add to the fresh options than to the old ones."""
+    total = 0.0
+    for k in range(count):
+        new, old = net.start[tree[k]] + fresh[k], net.start[tree[k]] + options[tree[k]]
+        total += priced[new] - net.cost[new] - (priced[old] - net.cost[old])
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -268,7 +299,7 @@ def _priced_of(
     for k in range(count):
         mine = fresh[k] if new else options[tree[k]]
         total += own[k, mine]
-        if k:
+        if parent[k] >= 0:
             up = parent[k]
             its = fresh[up] if new else options[tree[up]]
             total += _pair(net, link[k], tree[up], its, mine)
@@ -314,7 +345,7 @@ def _constrained(
         width = net.start[d + 1] - net.start[d]
         for s in range(width):
             ranked[s] = value[k, s]
-            if k:
+            if parent[k] >= 0:
                 ranked[s] += _pair(net, link[k], tree[parent[k]], fresh[parent[k]], s)
         fresh[k] = -1
         while fresh[k] < 0:

@@ -26,7 +26,8 @@ SLICES = 32  # temperatures of a cycle
 FIRST_CYCLE = 3.0  # seconds; each is longer than the one before
 LONGER = 1.5
 CYCLE_MOVES = 20_000  # the first cycle, where the budget is in moves
-TREE = 40  # decisions at most
+TREE = 40  # decisions of a move at most
+ROOTS = 3  # trees of a move at most
 FIRST_BATCH = 4
 BATCH_SECONDS = 0.02  # between two looks at the clock
 
@@ -46,8 +47,10 @@ class Search:
         self.moves = 0
         self.batch = FIRST_BATCH
 
-    def take(self, priced: Floats, moves: int, temperature: float) -> None:
-        """Takes moves by priced costs at a temperature."""
+    def take(
+        self, priced: Floats, moves: int, temperature: float, *, downhill: bool = False
+    ) -> None:
+        """Takes moves by priced costs at a temperature, or such that lower the true cost."""
         begun = time.perf_counter()
         before = self.best_total
         self.total, self.best_total = search_blocks(
@@ -60,7 +63,9 @@ class Search:
             self.best_total,
             moves,
             self.tree,
+            ROOTS if self.tree > 1 else 1,
             temperature,
+            downhill,
             self.random,
         )
         now = time.perf_counter()
@@ -141,6 +146,8 @@ def anneal(
         stop: ends it when another thread sets it.
     """
     graph = search.graph
+    premium = priced - graph.cost
+    chance = np.random.default_rng(int(search.random[0]))
     deadline = search.started + time_limit
     cycle = FIRST_CYCLE
     quota = CYCLE_MOVES
@@ -174,6 +181,8 @@ def anneal(
             else:
                 if search.total > search.best_total:
                     search.return_to_best()
-                search.take(graph.cost, number, 0.0)
+                # Prices between none and twice those of the dual: room is given and taken.
+                weight = 2.0 * float(chance.random()) if search.tree > 1 else 0.0
+                search.take(graph.cost + weight * premium, number, 0.0, downhill=True)
         cycle *= LONGER
         quota = int(quota * LONGER)
