@@ -343,6 +343,54 @@ def candidates(found: Sharding, count: int) -> dict[str, Plan]:
     return plans
 
 
+def neighbours(found: Sharding, plan: Plan, count: int) -> dict[str, Plan]:
+    """The plans that differ from `plan` in one group of matrices and that the model likes best."""
+    graph = found.graph
+    changed: dict[str, Plan] = {}
+    for group in sorted(set(graph.params.values())):
+        members = [path for path, own in graph.params.items() if own == group]
+        if len(graph.nodes[graph.members[group][0]].sizes) < 2:
+            continue
+        for option in range(len(graph.strategies(group))):
+            choice = np.zeros(len(graph.members), dtype=np.int64)
+            choice[group] = option
+            spec = specs_of(graph, choice)[members[0]]
+            if spec == plan.specs[members[0]]:
+                continue
+            other = price(graph, found.problem, plan.specs | dict.fromkeys(members, spec))
+            if other.seconds < math.inf:
+                changed[f"{shown(spec)} for {members[0]}"] = other
+    best = sorted(changed, key=lambda name: changed[name].seconds)
+    return {name: changed[name] for name in best[:count]}
+
+
+def judged(
+    found: Sharding, compiles: int, judge: Callable[[dict[str, Rules]], dict[str, Compiled | str]]
+) -> tuple[Sharding, dict[str, Plan], dict[str, Compiled | str]]:
+    """Ranks plans by the real compiler: half of them the model's, then changes of the first.
+
+    Args:
+        found: what `shard` found.
+        compiles: plans that may be compiled.
+        judge: compiles plans.
+
+    Returns:
+        `found` with the plan that won, the plans, and what the compiler made of each.
+    """
+    plans = candidates(found, max(compiles // 2, 3))
+    compiled = judge({name: plan.rules for name, plan in plans.items()})
+    if compiles > len(plans):
+        leader = plans[ranked(found, plans, compiled).reranked or "best"]
+        more = {
+            name: plan
+            for name, plan in neighbours(found, leader, compiles - len(plans)).items()
+            if name not in plans
+        }
+        compiled |= judge({name: plan.rules for name, plan in more.items()})
+        plans |= more
+    return ranked(found, plans, compiled), plans, compiled
+
+
 def ranked(
     found: Sharding, plans: Mapping[str, Plan], compiled: Mapping[str, Compiled | str]
 ) -> Sharding:

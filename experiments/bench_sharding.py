@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 
 from compiler_rl.compiled import Compiled, verify
-from compiler_rl.sharding import candidates, predict, ranked, shard
+from compiler_rl.sharding import judged, predict, shard
 from experiments.common import MIB, RESULTS, Cell, Results, markdown_table, parser, run
 from games.tensor_parallel.mesh import parse_mesh
 from games.tensor_parallel.models import build
@@ -38,7 +38,7 @@ CHIP = "v5p"  # room enough for training
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not in the results file yet, and prints the report."""
     options = parser(__doc__, RESULTS / "sharding.json", time_limit=20.0)
-    options.add_argument("--compiles", type=int, default=4, help="plans; default: %(default)s")
+    options.add_argument("--compiles", type=int, default=8, help="plans; default: %(default)s")
     options.set_defaults(seeds=1)
     chosen = options.parse_args(arguments)
     results = Results(chosen.out, NAME)
@@ -65,8 +65,6 @@ def _measure(config: Cell) -> Cell:
     search_s = time.perf_counter() - begun
     short = build(config["model"], train=config["train"], layers=LAYERS)
     found = shard(short.function, short.params, short.inputs, mesh, name=config["model"], **limits)
-    plans = candidates(found, config["compiles"])
-    rules = {name: plan.rules for name, plan in plans.items()}
     request = {
         "model": config["model"],
         "train": config["train"],
@@ -76,9 +74,9 @@ def _measure(config: Cell) -> Cell:
         "mesh": config["mesh"],
         "chip": CHIP,
     }
-    compiled = verify(request, rules)
-    predicted = predict(short, mesh, rules)
-    first = ranked(found, plans, compiled).reranked or "best"
+    found, plans, compiled = judged(found, config["compiles"], partial(verify, request))
+    predicted = predict(short, mesh, {name: plan.rules for name, plan in plans.items()})
+    first = found.reranked or "best"
     result: Cell = {
         "search_s": search_s,
         "proved": found.result.proved_optimal,

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from baselines.tensor_parallel import annealing, highs, mplp
+from baselines.tensor_parallel import annealing, highs, local_search, mplp
 from compiler_rl.iopddl import search
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.tensor_parallel.dual import forget
@@ -48,9 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = sorted(path for path in chosen.folder.glob("*.json*") if path.is_file())
     if not files:
         raise InputError(f"{chosen.folder}: no .json or .json.gz files there")
-    warm = read_problem(min(files, key=lambda path: path.stat().st_size))
-    for solver in ALONE.values():
-        solver(warm, time_limit=0.1)  # loads the kernels, or compiles them
+    # Loads the kernels, or compiles them, on the smallest problem that leaves anything to decide.
+    for path in sorted(files, key=lambda path: path.stat().st_size):
+        warm = read_problem(path)
+        for solver in (*ALONE.values(), local_search):
+            solver(warm, time_limit=0.1)
+        if reduce(warm).num_decisions:
+            break
     results = Results(chosen.out, NAME)
     for path in files:
         begun = time.perf_counter()

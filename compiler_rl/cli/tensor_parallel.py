@@ -22,7 +22,7 @@ from compiler_rl.cli.common import (
 )
 from compiler_rl.compiled import Compiled, verify
 from compiler_rl.iopddl import LAST_SECONDS, search
-from compiler_rl.sharding import Plan, Sharding, candidates, predict, ranked, report_of, shard
+from compiler_rl.sharding import Plan, Sharding, judged, predict, report_of, shard
 from games.memory_mapping.mapping_file import replace_file
 from games.sizes import parse_size
 from games.tensor_parallel import picture, solution
@@ -113,7 +113,7 @@ def shard_model(
         typer.Option("--verify", metavar="cpu|tpu", help="Compile the best plans and compare."),
     ] = None,
     verify_layers: Annotated[int, typer.Option(help="Layers of what is compiled.")] = 2,
-    compiles: Annotated[int, typer.Option(help="Plans that --verify compiles.")] = 4,
+    compiles: Annotated[int, typer.Option(help="Plans that --verify compiles.")] = 8,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write a report (JSON).")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture of the sharded layer (.svg, .png).")
@@ -152,7 +152,6 @@ def shard_model(
     compiled = None
     predicted: dict[str, Plan] = {}
     if verify_on is not None:
-        plans = candidates(found, compiles)
         request = {
             "model": model,
             "train": train,
@@ -162,10 +161,11 @@ def shard_model(
             "mesh": mesh,
             "chip": chip,
         }
-        with console.status(f"compiling {len(plans)} plans"):
-            rules = {name: plan.rules for name, plan in plans.items()}
-            compiled = verify(request, rules, verify_on)
-        found = ranked(found, plans, compiled)
+        with console.status(f"compiling {compiles} plans"):
+            found, plans, compiled = judged(
+                found, compiles, lambda rules: verify(request, rules, verify_on)
+            )
+        rules = {name: plan.rules for name, plan in plans.items()}
         small = build(
             model, train=train, batch=batch, length=length, layers=int(str(request["layers"]))
         )
