@@ -28,8 +28,9 @@ from typing import Any
 
 from baselines.memory_mapping import compiler_replay
 from games.base import Result
+from games.files import replace_file
 from games.memory_mapping.chips import Chip
-from games.memory_mapping.mapping_file import in_program_steps, replace_file
+from games.memory_mapping.mapping_file import in_program_steps
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from games.memory_mapping.simulator import simulate
 from games.memory_mapping.solution import Mapping as MemoryMapping

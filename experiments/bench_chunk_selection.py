@@ -44,7 +44,7 @@ from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.features import Features
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.value import EvidenceModel, load_model, to_json
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 NAME = "chunk_selection"

@@ -26,7 +26,7 @@ from typing import Any
 
 import jax
 
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 SCHEMA = "compiler-rl/benchmark/1"

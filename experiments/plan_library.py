@@ -27,7 +27,7 @@ from games.co_scheduling.device import get_device
 from games.co_scheduling.model import get_model
 from games.co_scheduling.problem import MODES, CoSchedulingProblem, make_problem
 from games.co_scheduling.structures import recut
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 
 OUT = ROOT / "baselines" / "co_scheduling" / "plans.json"
 SETUPS = (("llama-3-70b", "a100", 8), ("qwen2-72b", "h100", 8), ("llama-3-8b", "a100", 2))

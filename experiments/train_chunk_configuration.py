@@ -34,7 +34,7 @@ from experiments.retrieval_pools import Pool, load_pools, subset
 from experiments.retrieval_sets import folds
 from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
 

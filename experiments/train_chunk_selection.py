@@ -22,7 +22,7 @@ from experiments.common import ROOT, run
 from experiments.evidence_training import Example, evidence_of, train
 from experiments.retrieval_pools import TOP, Pool, load_pools
 from games.chunk_selection.value import to_json
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 MODELS = 3

@@ -17,7 +17,7 @@ from compiler_rl.agent.evaluation import Row, evaluate, methods
 from compiler_rl.agent.weights import load, new_agent, shape_of
 from compiler_rl.cli.common import console, evaluate_commands, require_folder
 from games.base import Game
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 

@@ -15,7 +15,7 @@ from compiler_rl.select import Selected, problem_of, select
 from games.chunk_selection import picture, validator
 from games.chunk_selection.chunk import Chunk, embedding_of, read_jsonl, write_jsonl
 from games.chunk_selection.solution import Selection
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 SCHEMA = "compiler-rl/selection/1"

@@ -31,7 +31,7 @@ from games.co_scheduling.model import Model, get_model
 from games.co_scheduling.problem import MODES, CoSchedulingProblem, make_problem
 from games.co_scheduling.solution import Pipeline, tokens_per_second
 from games.co_scheduling.workload import cache_tokens, composition, read_trace
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from games.sizes import parse_size
 from hlo_frontend import read_text
 from hlo_frontend.errors import InputError

@@ -27,6 +27,7 @@ from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
 from compiler_rl.solve import solve
 from games.base import Result
+from games.files import replace_file
 from games.memory_mapping import (
     annotate,
     mapping_file,
@@ -145,7 +146,7 @@ def map_program(
     if hlo is not None:
         text = compiler.text() if compiler is not None else read_text(source(str(dump)))
         annotated = annotate.annotated_hlo(program, text, problem, mapping)
-        mapping_file.replace_file(hlo, annotated.encode())
+        replace_file(hlo, annotated.encode())
     if csv is not None:
         minimalloc_csv.write(csv, program, problem, mapping)
     options = _options(program, problem, mapping)
@@ -163,7 +164,7 @@ def map_program(
         if json_out is not None:
             mapping_file.write(json_out, data)
     if emit_xla_options is not None:
-        mapping_file.replace_file(emit_xla_options, json.dumps(options, indent=2).encode())
+        replace_file(emit_xla_options, json.dumps(options, indent=2).encode())
     if faults:
         raise RuntimeError(f"the mapping is not valid: {faults[0]}")
 

@@ -23,7 +23,7 @@ from compiler_rl.cli.common import (
 from compiler_rl.compiled import Compiled, verify
 from compiler_rl.iopddl import LAST_SECONDS, search
 from compiler_rl.sharding import Plan, Sharding, judged, predict, report_of, shard
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from games.sizes import parse_size
 from games.tensor_parallel import picture, solution
 from games.tensor_parallel.frontend import PICOSECONDS

@@ -31,7 +31,7 @@ from experiments.sweep.config import (
     CellConfig,
 )
 from games.base import Result
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 

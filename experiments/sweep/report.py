@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 from experiments.common import markdown_table
 from experiments.sweep.execute import check
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 RESAMPLES = 2000

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from games.chunk_selection.problem import ChunkSelectionProblem
 from games.chunk_selection.solution import Selection, worth
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 PLOTS = (".svg", ".png")

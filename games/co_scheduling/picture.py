@@ -22,7 +22,7 @@ from games.co_scheduling.problem import (
 )
 from games.co_scheduling.schedule_file import RESOURCES, nano_names
 from games.co_scheduling.solution import Pipeline, objective, tokens_per_second
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 COLORS = ("#4c78a8", "#e8963e", "#59a89c", "#b279a2")

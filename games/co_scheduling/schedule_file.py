@@ -38,7 +38,7 @@ from games.co_scheduling.problem import (
     Structure,
 )
 from games.co_scheduling.solution import Pipeline, make_pipeline
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 SCHEMA = "compiler-rl/pipeline/1"

@@ -46,7 +46,6 @@ uses of a "fixed" value, and the production of whatever is there before the prog
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,6 +53,7 @@ from typing import Any
 
 import numpy as np
 
+from games.files import replace_file
 from games.memory_mapping.chips import Chip
 from games.memory_mapping.explain import NO_TRAFFIC, why_slow
 from games.memory_mapping.problem import MemoryMappingProblem
@@ -226,23 +226,6 @@ def in_problem_steps(problem: MemoryMappingProblem, stay: FastInterval) -> FastI
         window(stay.copy_in),
         window(stay.copy_out),
     )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a whole file or leaves what was there.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _require(program: Program, fingerprint: str, what: str) -> None:

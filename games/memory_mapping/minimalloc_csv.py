@@ -12,8 +12,9 @@ import csv
 import io
 from pathlib import Path
 
+from games.files import replace_file
 from games.memory_mapping.explain import class_name
-from games.memory_mapping.mapping_file import in_program_steps, replace_file
+from games.memory_mapping.mapping_file import in_program_steps
 from games.memory_mapping.problem import MemoryMappingProblem
 from games.memory_mapping.solution import Mapping
 from hlo_frontend.program import Program

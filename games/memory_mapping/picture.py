@@ -24,8 +24,8 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from games.files import replace_file
 from games.memory_mapping.explain import class_name
-from games.memory_mapping.mapping_file import replace_file
 from games.memory_mapping.picture_html import PAGE
 from games.memory_mapping.problem import Bools, Floats, Ints, MemoryMappingProblem
 from games.memory_mapping.simulator import Timeline, copy_queue, share_idle, simulate, traffic

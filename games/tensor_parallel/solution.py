@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from games.memory_mapping.mapping_file import replace_file
+from games.files import replace_file
 from games.tensor_parallel.problem import Ints, ShardingProblem
 from hlo_frontend.errors import InputError
 
