@@ -98,7 +98,10 @@ def read_collectives(text: str, mesh: Mesh) -> tuple[dict[str, int], float, floa
             counts[kind] = counts.get(kind, 0) + times
             sums[0] += times * wire * promoted
             sums[1] += times * wire
-            sums[2] += times * (mesh.alpha[-1] + mesh.beta[-1] * wire * promoted)
+            axes = _axes(line, mesh)
+            alpha = max(mesh.alpha[axis] for axis in axes)
+            beta = max(mesh.beta[axis] for axis in axes)
+            sums[2] += times * (alpha + beta * wire * promoted)
 
     visit(entry, 1)
     return counts, sums[0], sums[1], sums[2]
@@ -132,6 +135,25 @@ def _group_size(line: str, devices: int) -> int:
         return int(tiled[1])
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
     return len(listed[1].split(",")) if listed is not None else devices
+
+
+def _axes(line: str, mesh: Mesh) -> list[int]:
+    """The axes that a collective runs along; all that have devices where its groups do not tell."""
+    several = [axis for axis, size in enumerate(mesh.shape) if size > 1] or [len(mesh.shape) - 1]
+    named = re.search(r"replica_groups=mesh\[[^\]]*\][^{]*\{([^}]*)\}", line)
+    if named is not None:
+        found = [mesh.names.index(n) for n in re.findall(r"'(\w+)'", named[1]) if n in mesh.names]
+        return found or several
+    if _group_size(line, mesh.devices) == mesh.devices:
+        return several
+    listed = re.search(r"replica_groups=\{\{(\d+),(\d+)", line)
+    if listed is not None:
+        # Devices are numbered along the last axis first.
+        return [len(mesh.shape) - 1 if int(listed[2]) - int(listed[1]) == 1 else 0]
+    tiled = re.search(r"replica_groups=\[\d+,\d+\]<=\[[\d,]+\](T\()?", line)
+    if tiled is not None:
+        return [0 if tiled[1] else len(mesh.shape) - 1]
+    return several
 
 
 def _wire(kind: str, sizes: list[int], group: int, *, started: bool) -> float:
@@ -218,7 +240,8 @@ def verify(
     """Compiles a built-in model under several plans, in a process of its own.
 
     Args:
-        request: `model`, `train`, `layers`, `batch`, `length`, `mesh`, `chip`.
+        request: `model`, `train`, `layers`, `batch`, `length`, `mesh`, `chip`, and `links` where
+            they are not the chip's.
         plans: rules by name.
         target: `cpu`, or `tpu` for a v5e topology ahead of time.
 
@@ -278,7 +301,7 @@ def main() -> None:
     """Runs in the process of `verify`: a request on standard input, an answer on the last line."""
     given = json.loads(sys.stdin.read())
     request, target = given["request"], given["target"]
-    mesh = parse_mesh(request["mesh"], request["chip"])
+    mesh = parse_mesh(request["mesh"], request["chip"], links=request.get("links"))
     model = build(
         request["model"],
         train=request["train"],

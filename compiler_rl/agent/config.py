@@ -81,8 +81,8 @@ class Config:
             raise InputError(f"learning_rate {self.learning_rate:g}: expected between 0 and 1")
 
 
-def read_config(path: Path | None, **changes: Any) -> Config:
-    """The settings in a TOML file, defaults where it is silent; `changes` go before the file.
+def read_config(path: Path | None) -> Config:
+    """The settings in a TOML file, defaults where it is silent.
 
     Raises:
         InputError: not a TOML file, an unknown key, a value of the wrong type or an impossible one.
@@ -107,6 +107,6 @@ def read_config(path: Path | None, **changes: Any) -> Config:
         ):
             raise InputError(f"{path}: {name} is {value!r}, expected {wanted.__name__}")
     try:
-        return Config(**{**table, **changes})
+        return Config(**table)
     except InputError as error:
         raise InputError(f"{path}: {error}" if path is not None else str(error)) from error

@@ -102,6 +102,10 @@ def shard_model(
     memory: Annotated[
         str | None, typer.Option(help="Memory of a device; the chip's if not given.")
     ] = None,
+    links: Annotated[
+        str | None,
+        typer.Option(help="GB/s along each axis, such as 25,100; the chip's if not given."),
+    ] = None,
     train: Annotated[bool, typer.Option(help="The loss and its gradients.")] = False,
     batch: Annotated[int, typer.Option(help="Sequences.")] = 8,
     length: Annotated[int, typer.Option(help="Tokens of a sequence.")] = 512,
@@ -136,7 +140,8 @@ def shard_model(
     if verify_on not in (None, "cpu", "tpu"):
         raise InputError(f"--verify {verify_on}: expected cpu or tpu")
     size = None if memory is None else parse_size(memory, "--memory")
-    devices = parse_mesh(mesh, chip, size)
+    rates = None if links is None else _rates(links)
+    devices = parse_mesh(mesh, chip, size, links=rates)
     built = build(model, train=train, batch=batch, length=length, layers=layers)
     with progress("searching", 1e3 / PICOSECONDS, "ms") as shown_progress:
         found = shard(
@@ -160,6 +165,7 @@ def shard_model(
             "length": length,
             "mesh": mesh,
             "chip": chip,
+            "links": rates,
         }
         with console.status(f"compiling {compiles} plans"):
             found, plans, compiled = judged(
@@ -184,6 +190,16 @@ def shard_model(
     if plot is not None:
         title = f"{model} on {mesh} {chip}"
         picture.draw(found.best.specs, shapes_of(built.params), devices, plot, title)
+
+
+def _rates(text: str) -> list[float]:
+    """Bytes a second of `25,100`."""
+    try:
+        return [float(part) * 1e9 for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--links {text}: expected GB/s along each axis, such as 25,100"
+        ) from error
 
 
 def _plans_table(

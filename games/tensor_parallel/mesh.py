@@ -8,6 +8,7 @@ section 4.2; Thakur et al., IJHPCA 2005): an all-gather or a reduce-scatter of B
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hlo_frontend.errors import InputError
@@ -80,12 +81,23 @@ class Mesh:
 
 
 def parse_mesh(
-    text: str, chip: str = "v5e", memory: int | None = None, alpha: float = ALPHA
+    text: str,
+    chip: str = "v5e",
+    memory: int | None = None,
+    alpha: float = ALPHA,
+    links: Sequence[float] | None = None,
 ) -> Mesh:
     """The mesh of `1x8` or `2x4`: axes `dp` and `mp`.
 
+    Args:
+        text: devices along each axis.
+        chip: of DEVICES.
+        memory: bytes of a device; the chip's if None.
+        alpha: seconds to start a collective.
+        links: bytes a second along each axis; the chip's if None.
+
     Raises:
-        InputError: no such mesh or chip.
+        InputError: no such mesh or chip, or links that are not one positive rate for each axis.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip())
     shape = tuple(int(size) for size in match.groups()) if match else (0,)
@@ -94,11 +106,17 @@ def parse_mesh(
     if chip not in DEVICES:
         raise InputError(f"--chip {chip}: expected one of {', '.join(DEVICES)}")
     device = DEVICES[chip]
+    rates = tuple(links) if links is not None else (device.bandwidth,) * len(shape)
+    if len(rates) != len(shape) or not all(rate > 0 for rate in rates):
+        raise InputError(
+            f"--links {','.join(f'{rate / 1e9:g}' for rate in rates)}: expected a positive rate for"
+            f" each of {len(shape)} axes, such as 25,100"
+        )
     return Mesh(
         shape=shape,
         names=("dp", "mp"),
         alpha=(alpha,) * len(shape),
-        beta=(1 / device.bandwidth,) * len(shape),
+        beta=tuple(1 / rate for rate in rates),
         peak_flops=device.peak_flops,
         memory=device.memory if memory is None else memory,
     )

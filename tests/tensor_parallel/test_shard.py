@@ -262,6 +262,28 @@ def test_collectives_are_counted_as_they_run():
     assert seconds == pytest.approx(11 * MESH.alpha[1] + MESH.beta[1] * wire)
 
 
+def test_collectives_cost_what_the_links_of_their_axis_do():
+    mesh = parse_mesh("2x4", links=[25e9, 100e9])
+    groups = {
+        "replica_groups={{0,1,2,3},{4,5,6,7}}": 1,
+        "replica_groups=[2,4]<=[8]": 1,
+        "replica_groups=mesh['dp'=2,'mp'=4] {'mp'}": 1,
+        "replica_groups={{0,4},{1,5},{2,6},{3,7}}": 0,
+        "replica_groups=[4,2]<=[2,4]T(1,0)": 0,
+        "replica_groups=mesh['dp'=2,'mp'=4] {'dp'}": 0,
+        "replica_groups=[1,8]<=[8]": 0,
+    }
+    for text, axis in groups.items():
+        line = f"  %ar = f32[64,64]{{1,0}} all-reduce(%a), {text}, to_apply=%add"
+        module = f"ENTRY %main (a: f32[64,64]) -> f32[64,64] {{\n{line}\n}}\n"
+        _, wire, _, seconds = read_collectives(module, mesh)
+        assert seconds == pytest.approx(mesh.alpha[axis] + mesh.beta[axis] * wire), text
+    with pytest.raises(InputError, match="expected a positive rate for each of 2 axes"):
+        parse_mesh("2x4", links=[25e9])
+    with pytest.raises(InputError, match="expected a positive rate"):
+        parse_mesh("2x4", links=[25e9, -1.0])
+
+
 def verified(model, mesh="1x8", *, train=False, layers=2, count=3):
     built = build(model, train=train, layers=layers)
     devices = parse_mesh(mesh)
