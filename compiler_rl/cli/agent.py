@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Annotated
@@ -86,11 +87,9 @@ def evaluate_agent(
 
 
 def _trainable(name: str) -> Game:
-    if name not in GAMES:
-        raise InputError(f"game {name}: expected one of {', '.join(GAMES)}")
-    generator = import_module(f"{GAMES[name]}.generator")
-    if not hasattr(generator, "training_problem"):
-        raise InputError(f"game {name}: has no training problems")
+    able = [each for each, package in GAMES.items() if find_spec(f"{package}.generator")]
+    if name not in able:
+        raise InputError(f"game {name}: no training problems; expected one of {', '.join(able)}")
     return get_game(name)
 
 
