@@ -6,7 +6,9 @@ A game is one folder under `games/` of the same few files:
 - `solution.py`: `Solution`, its JSON schema, the physical objective and lower bound;
 - `rules.py`: `init`, `legal_actions`, `step`, `observe` in JAX, over a small `State`;
 - `validator.py`: an independent numpy checker that shares no code with the rules;
-- `picture.py`: the solution as people want to see it.
+- `picture.py`: the solution as people want to see it;
+- `instances.py`: `read_instance(...)`, a problem by what a sweep's file says about it;
+- `generator.py`, where an agent can be trained: `training_problem(seed)` and `test_problems(count)`.
 
 Its solvers are in `baselines/<game>/`, whose `__init__` names them: `HEURISTICS` (fast, always run
 first), `IMPROVE` (local search, which also takes `start`, `moves` and `stop`), `EXACT`, and
