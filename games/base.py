@@ -8,7 +8,7 @@ A game is one folder under `games/` of the same few files:
 - `validator.py`: an independent numpy checker that shares no code with the rules;
 - `picture.py`: the solution as people want to see it;
 - `instances.py`: `read_instance(...)`, a problem by what a sweep's file says about it;
-- `generator.py`, where an agent can be trained: `training_problem(seed)` and `test_problems(count)`.
+- `generator.py`, where an agent can be trained: `training_problem(seed)`, `test_problems(count)`.
 
 Its solvers are in `baselines/<game>/`, whose `__init__` names them: `HEURISTICS` (fast, always run
 first), `IMPROVE` (local search, which also takes `start`, `moves` and `stop`), `EXACT`, and
