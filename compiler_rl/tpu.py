@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import importlib
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from typing import Any
 
 from baselines.memory_mapping import compiler_replay
 from games.base import Result
-from games.files import replace_file
+from games.files import cache_folder, replace_file
 from games.memory_mapping.chips import Chip
 from games.memory_mapping.mapping_file import in_program_steps
 from games.memory_mapping.problem import MemoryMappingProblem, from_program
@@ -179,8 +178,7 @@ class Compiler:
             return None
         key = json.dumps([self._identity, self.chip.name, self._version, sorted(options.items())])
         name = hashlib.sha256(key.encode()).hexdigest()
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return home / "compiler-rl" / "tpu" / f"{name}.txt.gz"
+        return cache_folder("tpu") / f"{name}.txt.gz"
 
 
 def _compile(target: str, chip: str, options: dict[str, str]) -> str:

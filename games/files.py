@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where what is computed once is kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 from hlo_frontend.errors import InputError
+
+
+def cache_folder(name: str) -> Path:
+    """The user's folder of that name for what is computed once; it may be removed at any time."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "compiler-rl" / name
 
 
 def replace_file(path: Path, content: bytes) -> None:

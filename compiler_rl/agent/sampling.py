@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from compiler_rl.agent.guided import Guided
 from compiler_rl.agent.selfplay import SelfPlay, stack
 from compiler_rl.agent.weights import Agent
 from compiler_rl.search.gumbel import Settings
+from compiler_rl.search.play import BATCH, play
 from games.base import Result
 
 
@@ -69,3 +72,21 @@ class Player:
             curve=tuple(curve),
             detail={"games": rounds * self.batch, "simulations": self.simulations},
         )
+
+
+def search_with(
+    agent: Agent, problem: Any, *, time_limit: float, simulations: int, seed: int
+) -> Result[Any]:
+    """The best of the agent's policy's games and of games played with search, method `agent`.
+
+    With the true simulator a time limit is spent as `play` does; a learned model searches at every
+    move.
+    """
+    if isinstance(agent.player, Guided):
+        found = play(
+            agent.player, problem, time_limit=time_limit, simulations=simulations, seed=seed
+        )
+        return replace(found, method="agent")
+    player = Player(agent, simulations=simulations, batch=BATCH)
+    seconds = 0.0 if math.isinf(time_limit) else time_limit
+    return player.solve(problem, time_limit=seconds, seed=seed)

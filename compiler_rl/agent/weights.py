@@ -1,26 +1,22 @@
-"""Weight files: msgpack with a checksum and a header, no pickle."""
+"""Agents: a network, its weights, and what it is for."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import msgpack
 import numpy as np
 from flax import nnx
 
 from compiler_rl.agent.config import Config
 from compiler_rl.agent.guided import Guided, Imagined
 from compiler_rl.agent.network import Dynamics, PolicyValue, view
+from compiler_rl.agent.weight_file import read, write
 from games.base import Game
 from hlo_frontend.errors import InputError
-
-MAGIC = b"CRLW1\n"
 
 
 @dataclass(frozen=True)
@@ -72,16 +68,7 @@ def new_agent(game: Game, config: Config, shape: tuple[int, int, int]) -> Agent:
 def save(agent: Agent, path: Path) -> None:
     """Writes the weights, whole or not at all."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(agent.weights)]
-    header = {
-        "game": agent.game.name,
-        "shape": agent.shape,
-        "config": dataclasses.asdict(agent.config),
-        "leaves": [[str(leaf.dtype), list(leaf.shape)] for leaf in leaves],
-    }
-    body = msgpack.packb([json.dumps(header), [leaf.tobytes() for leaf in leaves]])
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
-    partial.replace(path)
+    write(path, agent.game.name, agent.shape, dataclasses.asdict(agent.config), leaves)
 
 
 def load(path: Path, game: Game) -> Agent:
@@ -90,25 +77,9 @@ def load(path: Path, game: Game) -> Agent:
     Raises:
         InputError: it cannot be read, is none, is damaged, or is one of another game or shape.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    if not data.startswith(MAGIC):
-        raise InputError(f"{path}: no weight file of this version; train again")
-    digest, body = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
-    if hashlib.sha256(body).digest() != digest:
-        raise InputError(f"{path}: the checksum is wrong, so it is truncated or damaged")
-    text, blobs = msgpack.unpackb(body)
-    header = json.loads(text)
-    if header["game"] != game.name:
-        raise InputError(f"{path}: weights for the game {header['game']}, not for {game.name}")
+    header, leaves = read(path, game.name)
     agent = new_agent(game, Config(**header["config"]), tuple(header["shape"]))
     wanted, structure = jax.tree.flatten(agent.weights)
-    leaves = [
-        np.frombuffer(blob, dtype=dtype).reshape(shape)
-        for blob, (dtype, shape) in zip(blobs, header["leaves"], strict=True)
-    ]
     if [leaf.shape for leaf in leaves] != [leaf.shape for leaf in wanted]:
         raise InputError(f"{path}: weights of another network; train again")
     return dataclasses.replace(agent, weights=jax.tree.unflatten(structure, leaves))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import jax
 import typer
@@ -47,9 +46,6 @@ def main() -> None:
     jax.config.update(  # type: ignore[no-untyped-call]
         "jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu")
     )
-    # What search compiles takes longer than many a search: its process keeps it for the next run.
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home / "compiler-rl" / "jax"))
     try:
         app()
     except InputError as error:

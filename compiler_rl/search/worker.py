@@ -16,22 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from games.base import Result
+from games.files import cache_folder
+
+# Compiling takes longer than many a search: what was compiled is kept for the next one.
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(cache_folder("jax")),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}
 
 
 class Worker:
     """A search that runs aside; `result` is there once it is done, `stop` ends it."""
 
-    def __init__(self, problem: Any, *, time_limit: float, simulations: int, seed: int) -> None:
+    def __init__(
+        self, problem: Any, *, time_limit: float, simulations: int, seed: int, weights: Path | None
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="compiler-rl-")
         self._out = Path(self._folder.name) / "out"
         given = Path(self._folder.name) / "in"
         options = {"time_limit": time_limit, "simulations": simulations, "seed": seed}
-        given.write_bytes(pickle.dumps((problem, options)))
+        given.write_bytes(pickle.dumps((problem, options, weights)))
         self._started = time.perf_counter()
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(given), str(self._out)],
             # The parent's threads have the cores; Ctrl-C is the parent's business.
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={**CACHE, **os.environ, "JAX_PLATFORMS": "cpu"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -54,11 +63,19 @@ class Worker:
 
 def main() -> None:
     """Runs in the process."""
-    from compiler_rl.search.play import play  # noqa: PLC0415 (only the process needs JAX for it)
+    # Only the process needs what is imported here.
+    from compiler_rl.search.play import play  # noqa: PLC0415
     from games.registry import game_of  # noqa: PLC0415
 
-    problem, options = pickle.loads(Path(sys.argv[1]).read_bytes())
-    result = play(game_of(problem), problem, **options)
+    problem, options, weights = pickle.loads(Path(sys.argv[1]).read_bytes())
+    game = game_of(problem)
+    if weights is None:
+        result = play(game, problem, **options)
+    else:
+        from compiler_rl.agent.sampling import search_with  # noqa: PLC0415
+        from compiler_rl.agent.weights import load  # noqa: PLC0415
+
+        result = search_with(load(weights, game), problem, **options)
     partial = Path(sys.argv[2] + ".partial")
     partial.write_bytes(pickle.dumps(result))
     partial.rename(sys.argv[2])
