@@ -99,7 +99,7 @@ def _position(name: str, batch: int) -> tuple[Any, Any, Any]:
         problem = _rectangle()
     rules: Any = game
     if network:
-        agent = new_agent(game, Config(width=WIDTH), shape_of(game, problem))
+        agent = new_agent(game, Config(width=WIDTH), shape_of(game, [game.arrays(problem)]))
         rules = agent.player
     arrays = rules.arrays(problem)
     states = jax.tree.map(lambda x: jnp.broadcast_to(x, (batch, *x.shape)), rules.init(arrays))

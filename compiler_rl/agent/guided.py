@@ -12,6 +12,7 @@ from flax import nnx
 from compiler_rl.agent.network import Dynamics, PolicyValue, expected, masked, view
 from compiler_rl.search.gumbel import Model, Node
 from games.base import Game
+from hlo_frontend.errors import InputError
 
 
 class Guided:
@@ -85,8 +86,13 @@ class Imagined:
         """The nodes of B positions of the true game; `arrays` are one for each."""
 
         def one(arrays: Any, state: Any, done: jax.Array) -> Node:
-            seen = view(self.game, arrays, state)
             network = nnx.merge(self.graph, weights)
+            seen = view(self.game, arrays, state, network.num_actions)
+            if len(seen.legal) > network.num_actions:
+                raise InputError(
+                    f"the learned model knows {network.num_actions} actions, the problem has"
+                    f" {len(seen.legal)}; train on problems as large"
+                )
             vector = network.latent(seen)
             logits, value = network.predict(vector)
             return Node(

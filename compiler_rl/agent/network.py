@@ -17,7 +17,7 @@ from flax import nnx
 
 from games.base import Game
 
-FEW_ACTIONS = 32  # up to so many, the index of an action is a feature of it
+FEW_ACTIONS = 32  # the index of so many actions is a feature of them
 VALUE_RANGE = 0.5  # returns differ from the game's own estimate by that much at most
 _MASKED = float(np.finfo(np.float32).min)
 
@@ -30,7 +30,7 @@ class View:
     Attributes:
         actions: f32[A, F] features of the actions.
         position: f32[G] features of the position.
-        legal: bool[A].
+        legal: bool[A]; False for padding.
         prior: f32[A] the game's own logits.
         base: f32[] the game's own value.
     """
@@ -42,8 +42,8 @@ class View:
     base: jax.Array
 
 
-def view(game: Game, arrays: Any, state: Any) -> View:
-    """What networks see of one position."""
+def view(game: Game, arrays: Any, state: Any, width: int = 0) -> View:
+    """What networks see of one position, padded to `width` actions if there are fewer."""
     legal = game.legal_actions(arrays, state)
     prior = jnp.where(legal, game.prior_logits(arrays, state), 0.0)
     prior = jnp.clip(prior, -50.0, 50.0)
@@ -55,16 +55,21 @@ def view(game: Game, arrays: Any, state: Any) -> View:
     of_actions = [leaf.reshape(count, -1) for leaf in observed if leaf.shape[:1] == (count,)]
     of_position = [leaf.reshape(-1) for leaf in observed if leaf.shape[:1] != (count,)]
     of_actions += [prior[:, None], legal[:, None].astype(jnp.float32)]
-    if count <= FEW_ACTIONS:
-        of_actions.append(jnp.eye(count))
+    of_actions.append(jnp.eye(count, FEW_ACTIONS))
     features = jnp.concatenate(of_actions, axis=1)
     return View(
-        actions=squash(jnp.where(legal[:, None], features, 0.0)),
+        actions=padded(squash(jnp.where(legal[:, None], features, 0.0)), width),
         position=squash(jnp.concatenate([*of_position, base[None]])),
-        legal=legal,
-        prior=prior,
+        legal=padded(legal, width),
+        prior=padded(prior, width),
         base=base,
     )
+
+
+def padded(values: jax.Array, width: int) -> jax.Array:
+    """Rows of zeros after the last one, up to `width` in all."""
+    missing = max(width - values.shape[0], 0)
+    return jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
 
 
 def squash(values: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler_rl.agent.guided import Guided, Imagined, searcher
-from compiler_rl.agent.network import view
+from compiler_rl.agent.network import padded, view
 from compiler_rl.search.gumbel import Node, Settings, search
 from games.base import Game
 
@@ -78,14 +78,17 @@ class SelfPlay:
         game: the true game.
         player: what search steps through, with the network in it.
         settings: of the search.
+        width: actions to which what is recorded is padded.
     """
 
-    def __init__(self, game: Game, player: Guided | Imagined, settings: Settings) -> None:
+    def __init__(
+        self, game: Game, player: Guided | Imagined, settings: Settings, width: int = 0
+    ) -> None:
         self.game = game
         self.player = player
         self.settings = settings
         self._init = jax.jit(jax.vmap(game.init))
-        self._moves = jax.jit(partial(_moves, game, player, settings))
+        self._moves = jax.jit(partial(_moves, game, player, settings, width))
 
     def play(
         self,
@@ -122,6 +125,7 @@ def _moves(
     game: Game,
     player: Guided | Imagined,
     settings: Settings,
+    width: int,
     weights: Any,
     arrays: Any,
     states: Any,
@@ -135,7 +139,7 @@ def _moves(
 
     def move(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         states, done = carry
-        seen = jax.vmap(partial(view, game))(arrays, states)
+        seen = jax.vmap(partial(view, game, width=width))(arrays, states)
         root, through = _root(player, model.root, weights, arrays, states, done)
         found = search(
             model,
@@ -153,7 +157,7 @@ def _moves(
             "legal": seen.legal,
             "prior": seen.prior,
             "base": seen.base,
-            "policy": found.policy,
+            "policy": jax.vmap(partial(padded, width=width))(found.policy),
             "action": found.action,
             "reward": reward,
             "active": ~done,

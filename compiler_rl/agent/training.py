@@ -99,8 +99,10 @@ class _Trainer:
         self.buckets: dict[str, list[int]] = {}
         for number, arrays in enumerate(self.arrays):
             self.buckets.setdefault(str(jax.tree.map(jnp.shape, arrays)), []).append(number)
-        self.agent = new_agent(game, config, shape_of(game, problems[0]))
-        self.self_play = SelfPlay(game, self.agent.player, Settings(simulations=config.simulations))
+        self.agent = new_agent(game, config, shape_of(game, self.arrays))
+        self.self_play = SelfPlay(
+            game, self.agent.player, Settings(simulations=config.simulations), self.agent.shape[2]
+        )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(CLIP), optax.adamw(config.learning_rate)
         )

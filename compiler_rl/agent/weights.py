@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,20 @@ class Agent:
         return Guided(self.game, self.graph, self.weights)
 
 
-def shape_of(game: Game, problem: Any) -> tuple[int, int, int]:
-    """(features of an action, features of the position, actions) of a problem's positions."""
-    arrays = game.arrays(problem)
-    seen = jax.eval_shape(lambda arrays: view(game, arrays, game.init(arrays)), arrays)
-    return seen.actions.shape[1], seen.position.shape[0], seen.actions.shape[0]
+def shape_of(game: Game, problems: Sequence[Any]) -> tuple[int, int, int]:
+    """(features of an action, features of the position, most actions) of problems' positions.
+
+    Args:
+        game: theirs.
+        problems: their `arrays`.
+    """
+    shapes = [
+        jax.eval_shape(lambda arrays: view(game, arrays, game.init(arrays)), arrays)
+        for arrays in problems
+    ]
+    first = shapes[0]
+    widest = max(seen.actions.shape[0] for seen in shapes)
+    return first.actions.shape[1], first.position.shape[0], widest
 
 
 def new_agent(game: Game, config: Config, shape: tuple[int, int, int]) -> Agent:

@@ -68,7 +68,8 @@ def evaluate_agent(
     require_folder(json_out, "--json")
     limits = _seconds(time_limits)
     tests = import_module(f"{GAMES[game]}.generator").test_problems(problems)
-    agents = [("prior", new_agent(chosen, Config(), shape_of(chosen, tests[0][1])))]
+    shape = shape_of(chosen, [chosen.arrays(problem) for _, problem in tests])
+    agents = [("prior", new_agent(chosen, Config(), shape))]
     agents += [(path.stem, load(path, chosen)) for path in weights]
     with console.status("evaluating") as status:
         rows = evaluate(

@@ -147,12 +147,11 @@ def gains(arrays: Arrays, state: State) -> jax.Array:
 
 
 def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
-    """f32[N] `gain`, `tokens`, `share`, `legal`; f32[] `left` of the budget, `loss`."""
+    """f32[N + 1] `gain`, `tokens`, `share`, 0 for stopping; f32[] `left` of the budget, `loss`."""
     return {
-        "gain": gains(arrays, state),
-        "tokens": arrays.tokens / arrays.budget,
-        "share": jnp.minimum(state.share, 1.0),
-        "legal": legal_actions(arrays, state)[:-1].astype(jnp.float32),
+        "gain": jnp.append(gains(arrays, state), 0.0),
+        "tokens": jnp.append(arrays.tokens / arrays.budget, 0.0),
+        "share": jnp.append(jnp.minimum(state.share, 1.0), 0.0),
         "left": 1.0 - state.used / arrays.budget,
         "loss": state.loss,
     }

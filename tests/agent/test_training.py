@@ -145,7 +145,7 @@ def test_two_hot_keeps_the_value():
 
 def test_an_untrained_network_is_the_games_own_prior():
     problem = dataclasses.replace(network(3, layers=8), capacity=10**9)
-    agent = new_agent(GAME, SMALL, shape_of(GAME, problem))
+    agent = new_agent(GAME, SMALL, shape_of(GAME, [GAME.arrays(problem)]))
     arrays = GAME.arrays(problem)
     state = GAME.init(arrays)
     player = agent.player
