@@ -27,6 +27,8 @@ class Config:
         cloning: iterations in which the best of `tries` noisy games by the game's own prior is
             cloned.
         tries: games of each problem in a cloning iteration.
+        annealing: moves of local search for each problem, from its best heuristic solution; a game
+            that imitates what it finds is cloned too, where the game knows how. 0: none.
         iterations: in all, cloning included.
         width: of the hidden layers.
         bins: of the value's two-hot encoding.
@@ -47,6 +49,7 @@ class Config:
     simulations: int = 16
     cloning: int = 4
     tries: int = 16
+    annealing: int = 20_000
     iterations: int = 40
     width: int = 64
     bins: int = 51
@@ -69,6 +72,8 @@ class Config:
         for name in ("unroll", "replay", "updates", "minibatch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.annealing < 0:
+            raise InputError(f"annealing {self.annealing}: expected 0 or more moves")
         if self.cloning < 0 or self.cloning > self.iterations:
             raise InputError(f"cloning {self.cloning}: expected 0 to {self.iterations}, iterations")
         if self.batch % self.tries and self.cloning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from compiler_rl.agent.network import Dynamics, PolicyValue, expected, masked, v
 from compiler_rl.search.gumbel import Model, Node
 from games.base import Game
 from hlo_frontend.errors import InputError
+
+IMITATION = 100.0  # logits between an action that agrees with a solution and one that does not
 
 
 class Guided:
@@ -61,6 +64,28 @@ class Guided:
     def prior_value(self, arrays: Any, state: Any) -> Any:
         """The network's."""
         return self._heads(arrays, state)[1]
+
+
+class Imitating(Guided):
+    """A game whose prior is drawn to given solutions; its arrays are (wishes, arrays).
+
+    Args:
+        game: the true game.
+        agreement: of an action with the wishes: (arrays, wishes, state) -> f32[A] in 0..1.
+    """
+
+    def __init__(self, game: Game, agreement: Callable[[Any, Any, Any], Any]) -> None:
+        self.game = game
+        self.agreement = agreement
+
+    def prior_logits(self, arrays: Any, state: Any) -> Any:
+        """The game's own, and much more for what agrees with the solution."""
+        near = self.agreement(arrays[1], arrays[0], state)
+        return self.game.prior_logits(arrays[1], state) + IMITATION * near
+
+    def prior_value(self, arrays: Any, state: Any) -> Any:
+        """The game's own."""
+        return self.game.prior_value(arrays[1], state)
 
 
 @jax.tree_util.register_dataclass
@@ -127,5 +152,7 @@ class Imagined:
 
 def searcher(game: Guided | Imagined) -> Model:
     """What `search` steps through; each game of a batch of a `Guided` game has its own arrays."""
-    axis: Any = (None, 0) if isinstance(game, Guided) else None
+    axis: Any = None
+    if isinstance(game, Guided):
+        axis = (0, 0) if isinstance(game, Imitating) else (None, 0)
     return Model(game, arrays_axis=axis)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from tensorboardX import SummaryWriter
 
 from compiler_rl.agent import weights as weight_files
 from compiler_rl.agent.config import Config
+from compiler_rl.agent.guided import Imitating
 from compiler_rl.agent.network import View, masked, two_hot
 from compiler_rl.agent.replay import Replay
 from compiler_rl.agent.selfplay import Games, SelfPlay, stack
 from compiler_rl.agent.weights import Agent, new_agent, shape_of
 from compiler_rl.search.gumbel import Settings
-from games.base import Game
+from games.base import Game, Result
 from games.registry import GAMES
 from hlo_frontend.errors import InputError
 
@@ -91,11 +94,11 @@ class _Trainer:
         self.config = config
         self.out = out
         generator = import_module(f"{GAMES[game.name]}.generator")
-        problems = [
+        self.problems = [
             generator.training_problem(config.seed * 100_000 + number)
             for number in range(config.instances)
         ]
-        self.arrays = [game.arrays(problem) for problem in problems]
+        self.arrays = [game.arrays(problem) for problem in self.problems]
         self.buckets: dict[str, list[int]] = {}
         for number, arrays in enumerate(self.arrays):
             self.buckets.setdefault(str(jax.tree.map(jnp.shape, arrays)), []).append(number)
@@ -123,6 +126,8 @@ class _Trainer:
     def run(self, report: Callable[[Progress], None] | None) -> None:
         """All iterations that are left."""
         started, first = time.perf_counter(), self.iteration
+        if self.iteration == 0 and self.config.annealing:
+            self._imitate()
         while self.iteration < self.config.iterations:
             begun = time.perf_counter()
             simulations, saving = self._play()
@@ -177,6 +182,38 @@ class _Trainer:
         else:
             self.replay.add(self.iteration, games)
         return int(games.active.sum()) * simulations, float(games.savings.mean())
+
+    def _imitate(self) -> None:
+        """Games near what local search finds, to be copied move by move."""
+        name = f"{GAMES[self.game.name]}.imitation"
+        if find_spec(name) is None:
+            return
+        imitation = import_module(name)
+        wishes = []
+        for number, (problem, arrays) in enumerate(zip(self.problems, self.arrays, strict=True)):
+            found = annealed(self.game, problem, self.config.annealing, number)
+            wishes.append(imitation.wishes(arrays, problem, found.solution))
+        player = SelfPlay(
+            self.game,
+            Imitating(self.game, imitation.agreement),
+            Settings(simulations=1),
+            self.agent.shape[2],
+        )
+        key = jax.random.key(self.config.seed)
+        for group in self.buckets.values():
+            # Of one size, so that it is compiled once.
+            for begin in range(0, len(group), self.config.batch):
+                chosen = np.resize(group[begin : begin + self.config.batch], self.config.batch)
+                games = player.play(
+                    stack([wishes[problem] for problem in chosen]),
+                    stack([self.arrays[problem] for problem in chosen]),
+                    key,
+                    np.zeros(self.config.batch),
+                    1,
+                )
+                for index, problem in enumerate(chosen):
+                    self.replay.offer(int(problem), games, index)
+                    self.replay.add(0, games.of(index).cloned())
 
     def _clone(self, games: Games, tries: int) -> None:
         """The best game of each problem, to be copied move by move."""
@@ -261,6 +298,20 @@ class _Trainer:
         """Ends the writers."""
         self.manager.close()
         self.scalars.close()
+
+
+def annealed(game: Game, problem: Any, moves: int, seed: int) -> Result[Any]:
+    """What local search finds in so many moves from the best heuristic solution."""
+    solvers = import_module(f"baselines.{game.name}")
+    found = [
+        heuristic(problem, time_limit=math.inf, seed=seed)
+        for heuristic in solvers.HEURISTICS.values()
+    ]
+    best = min(found, key=lambda result: result.objective)
+    improved = solvers.IMPROVE(
+        problem, time_limit=math.inf, seed=seed, start=best.solution, moves=moves
+    )
+    return min((best, improved), key=lambda result: result.objective)
 
 
 def _leaves(tree: Any) -> dict[str, Any]:

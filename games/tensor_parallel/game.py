@@ -31,14 +31,15 @@ class TensorParallel:
     def __init__(self) -> None:
         self._lines: WeakKeyDictionary[ShardingProblem, Line] = WeakKeyDictionary()
 
-    def _line(self, problem: ShardingProblem) -> Line:
+    def line(self, problem: ShardingProblem) -> Line:
+        """What the moves of a problem stand for; kept while the problem is."""
         if problem not in self._lines:
             self._lines[problem] = line_of(problem)
         return self._lines[problem]
 
     def arrays(self, problem: ShardingProblem) -> Arrays:
         """The line of moves, padded to the sizes of its bucket."""
-        return arrays_of(self._line(problem))
+        return arrays_of(self.line(problem))
 
     def num_actions(self, arrays: Arrays) -> int:
         """Options of a move, padding included."""
@@ -46,7 +47,7 @@ class TensorParallel:
 
     def solution(self, problem: ShardingProblem, actions: npt.ArrayLike) -> Strategies:
         """The strategies after the moves; what is no move is as planned."""
-        line = self._line(problem)
+        line = self.line(problem)
         options = line.plan.copy()
         played = np.asarray(actions)
         for move, decision in enumerate(line.decisions.tolist()):

@@ -30,6 +30,7 @@ SMALL = Config(
     simulations=4,
     cloning=1,
     tries=2,
+    annealing=200,
     iterations=3,
     width=16,
     latent=16,
