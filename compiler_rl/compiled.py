@@ -3,9 +3,10 @@
 Compiles for host devices (8 of them in a process of its own, as `--verify cpu` does) or ahead of
 time for a TPU topology (`--verify tpu`, with the `tpu` extra); nothing is run.
 
-Two traps are seen to. On CPUs the partitioner's bfloat16 all-reduces are promoted to float32
-(`to_apply=..._promoted`): their bytes count half in `wire_bytes`, in full in `wire_bytes_as_is`. In
-TPU programs collectives may be in loops: they count as often as the loop runs.
+Two traps are seen to. XLA's CPU compiler has no arithmetic in bfloat16 and turns the collectives
+into float32 ones, twice as large: `wire_bytes` and `seconds` are of the program as the partitioner
+leaves it, with its own types; `wire_bytes_as_is` has what the CPU made of it. In TPU programs
+collectives may be in loops: they count as often as the loop runs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +31,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from games.tensor_parallel.mesh import Mesh, parse_mesh
 from games.tensor_parallel.models import build
 from games.tensor_parallel.plan import Rules, match_rules
+from games.tensor_parallel.problem import Ints
 from hlo_frontend.errors import InputError
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -39,6 +43,13 @@ _WHILE = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+).*body=%?([\w.\-]+)")
 _CALL = re.compile(r"(?:calls|to_apply|branch_computations)=\{?%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count":\s*\{"n":\s*"(\d+)"')
 _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_NAMED = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\[[\d,]+\](?:T\([\d,]+\))?)\))? \{([^}]*)\}"
+)
+_DUMP: dict[str, str | bool] = {
+    "xla_dump_hlo_as_text": True,
+    "xla_dump_hlo_pass_re": "spmd-partitioning",
+}
 TIMEOUT = 900.0  # seconds for all compilations of a verification
 
 
@@ -48,9 +59,10 @@ class Compiled:
 
     Attributes:
         collectives: how many of each kind run.
-        wire_bytes: of one device, without the CPU's promotion to float32.
-        wire_bytes_as_is: with it.
-        seconds: alpha and beta of the mesh applied to each collective.
+        wire_bytes: of one device, as partitioned, before the CPU's promotion to float32.
+        wire_bytes_as_is: of the compiled program.
+        seconds: alpha of the mesh for each collective, beta for the bytes as partitioned.
+        flops: arithmetic of one device.
         memory: bytes of one device: arguments, results and temporaries.
     """
 
@@ -58,11 +70,28 @@ class Compiled:
     wire_bytes: float
     wire_bytes_as_is: float
     seconds: float
+    flops: float
     memory: int
 
 
-def read_collectives(text: str, mesh: Mesh) -> tuple[dict[str, int], float, float, float]:
-    """(count of each kind, wire bytes, the same as they are, seconds) of an HLO module's text."""
+@dataclass(frozen=True)
+class Collectives:
+    """What a program sends.
+
+    Attributes:
+        counts: of each kind, as often as they run.
+        wire_bytes: of one device.
+        starting, sending: seconds, alpha and beta of the mesh applied to each.
+    """
+
+    counts: dict[str, int]
+    wire_bytes: float
+    starting: float
+    sending: float
+
+
+def read_collectives(text: str, mesh: Mesh) -> Collectives:
+    """The collectives of an HLO module's text."""
     computations: dict[str, list[str]] = {}
     entry, current = "", ""
     for line in text.splitlines():
@@ -90,21 +119,19 @@ def read_collectives(text: str, mesh: Mesh) -> tuple[dict[str, int], float, floa
                     visit(call[1], times)
                 continue
             kind = found["kind"]
-            group = _group_size(line, mesh.devices)
-            wire = _wire(kind, _sizes(found["shape"]), group, started=found["start"] is not None)
-            if group == 1 or wire == 0:
+            group = _group(line, mesh.devices)
+            started = found["start"] is not None
+            wire = _wire(kind, _sizes(found["shape"]), len(group), started=started)
+            if len(group) == 1 or wire == 0:
                 continue
-            promoted = 0.5 if re.search(r"to_apply=\S*_promoted", line) else 1.0
             counts[kind] = counts.get(kind, 0) + times
-            sums[0] += times * wire * promoted
-            sums[1] += times * wire
-            axes = _axes(line, mesh)
-            alpha = max(mesh.alpha[axis] for axis in axes)
-            beta = max(mesh.beta[axis] for axis in axes)
-            sums[2] += times * (alpha + beta * wire * promoted)
+            axes = _axes(group, mesh)
+            sums[0] += times * wire
+            sums[1] += times * max(mesh.alpha[axis] for axis in axes)
+            sums[2] += times * wire * max(mesh.beta[axis] for axis in axes)
 
     visit(entry, 1)
-    return counts, sums[0], sums[1], sums[2]
+    return Collectives(counts, *sums)
 
 
 def _trips(line: str, condition: Sequence[str]) -> int:
@@ -125,35 +152,40 @@ def _sizes(shape: str) -> list[int]:
     return sizes
 
 
-def _group_size(line: str, devices: int) -> int:
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
+def _group(line: str, devices: int) -> list[int]:
+    """The first group of a collective, or the first pair that moves; all if it does not tell."""
+    every = np.arange(devices)
+    named = _NAMED.search(line)
     if named is not None:
         sizes = {axis: int(size) for axis, size in re.findall(r"'(\w+)'=(\d+)", named[1])}
-        return math.prod(sizes[axis] for axis in re.findall(r"'(\w+)'", named[2]))
-    tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
+        along = re.findall(r"'(\w+)'", named[3])
+        if ":" in named[3] or math.prod(sizes.values()) != devices:
+            return every.tolist()  # parts of an axis
+        order = every if named[2] is None else _iota(named[2])
+        grid = order.reshape(tuple(sizes.values()))
+        return grid[tuple(slice(None) if axis in along else 0 for axis in sizes)].ravel().tolist()
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", line)
     if tiled is not None:
-        return int(tiled[1])
+        return _iota(tiled[3])[: int(tiled[2])].tolist()
+    hops = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", line)
+    if hops is not None:
+        pairs = re.findall(r"(\d+),(\d+)", hops[1])
+        return next(([int(a), int(b)] for a, b in pairs if a != b), [0])
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
-    return len(listed[1].split(",")) if listed is not None else devices
+    return [int(d) for d in listed[1].split(",")] if listed is not None else every.tolist()
 
 
-def _axes(line: str, mesh: Mesh) -> list[int]:
-    """The axes that a collective runs along; all that have devices where its groups do not tell."""
-    several = [axis for axis, size in enumerate(mesh.shape) if size > 1] or [len(mesh.shape) - 1]
-    named = re.search(r"replica_groups=mesh\[[^\]]*\][^{]*\{([^}]*)\}", line)
-    if named is not None:
-        found = [mesh.names.index(n) for n in re.findall(r"'(\w+)'", named[1]) if n in mesh.names]
-        return found or several
-    if _group_size(line, mesh.devices) == mesh.devices:
-        return several
-    listed = re.search(r"replica_groups=\{\{(\d+),(\d+)", line)
-    if listed is not None:
-        # Devices are numbered along the last axis first.
-        return [len(mesh.shape) - 1 if int(listed[2]) - int(listed[1]) == 1 else 0]
-    tiled = re.search(r"replica_groups=\[\d+,\d+\]<=\[[\d,]+\](T\()?", line)
-    if tiled is not None:
-        return [0 if tiled[1] else len(mesh.shape) - 1]
-    return several
+def _iota(text: str) -> Ints:
+    """Devices in the order of XLA's `[2,4]T(1,0)`: counted up, reshaped and transposed."""
+    sizes, turned = (re.findall(r"\d+", part) for part in (*text.split("T"), "")[:2])
+    grid = np.arange(math.prod(map(int, sizes))).reshape([int(size) for size in sizes])
+    return (grid.transpose([int(d) for d in turned]) if turned else grid).ravel()
+
+
+def _axes(group: Sequence[int], mesh: Mesh) -> list[int]:
+    """The axes that a group runs along."""
+    places = np.unravel_index(np.array(group), mesh.shape)
+    return [axis for axis, place in enumerate(places) if len(set(place.tolist())) > 1]
 
 
 def _wire(kind: str, sizes: list[int], group: int, *, started: bool) -> float:
@@ -220,8 +252,18 @@ def compile_plan(
         jitted = jax.jit(function, in_shardings=given, out_shardings=(None, split))
     else:
         jitted = jax.jit(function, in_shardings=given)
-    done = jitted.lower(params, *inputs).compile()
-    counts, wire, as_is, seconds = read_collectives(done.as_text() or "", mesh)
+    lowered = jitted.lower(params, *inputs)
+    if devices[0].platform == "tpu":
+        done = lowered.compile()
+        text = partitioned = done.as_text() or ""
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            done = lowered.compile({"xla_dump_to": folder, **_DUMP})
+            text = done.as_text() or ""
+            dumped = sorted(Path(folder).glob("*.after_spmd-partitioning.*"))
+            # On a mesh of one device there is nothing to partition.
+            partitioned = dumped[-1].read_text() if dumped else text
+    made, meant = read_collectives(text, mesh), read_collectives(partitioned, mesh)
     memory = done.memory_analysis()
     total = 0
     if memory is not None:
@@ -231,7 +273,15 @@ def compile_plan(
             + memory.temp_size_in_bytes
             - memory.alias_size_in_bytes
         )
-    return Compiled(counts, wire, as_is, seconds, int(total))
+    return Compiled(
+        collectives=made.counts,
+        wire_bytes=meant.wire_bytes,
+        wire_bytes_as_is=made.wire_bytes,
+        # Collectives are put together after they are partitioned: each that is left starts once.
+        seconds=made.starting + meant.sending,
+        flops=float((done.cost_analysis() or {}).get("flops", 0.0)),
+        memory=int(total),
+    )
 
 
 def verify(

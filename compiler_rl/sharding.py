@@ -53,6 +53,7 @@ LARGEST_MESH = 4096  # devices along the model axis, in the search for what woul
 PRICE_SECONDS = 5.0
 PRICE_SWEEPS = 300
 PRICE_MOVES = 500
+BATCH = 3  # plans that are compiled before the next are chosen
 
 
 @dataclass(frozen=True)
@@ -343,10 +344,13 @@ def candidates(found: Sharding, count: int) -> dict[str, Plan]:
     return plans
 
 
-def neighbours(found: Sharding, plan: Plan, count: int) -> dict[str, Plan]:
-    """The plans that differ from `plan` in one group of matrices and that the model likes best."""
+def neighbours(found: Sharding, plan: Plan) -> dict[tuple[int, Spec], Plan]:
+    """The plans that differ from `plan` in one group of matrices, the modelled best first.
+
+    Keys are the group and its spec.
+    """
     graph = found.graph
-    changed: dict[str, Plan] = {}
+    changed: dict[tuple[int, Spec], Plan] = {}
     for group in sorted(set(graph.params.values())):
         members = [path for path, own in graph.params.items() if own == group]
         if len(graph.nodes[graph.members[group][0]].sizes) < 2:
@@ -359,15 +363,18 @@ def neighbours(found: Sharding, plan: Plan, count: int) -> dict[str, Plan]:
                 continue
             other = price(graph, found.problem, plan.specs | dict.fromkeys(members, spec))
             if other.seconds < math.inf:
-                changed[f"{shown(spec)} for {members[0]}"] = other
-    best = sorted(changed, key=lambda name: changed[name].seconds)
-    return {name: changed[name] for name in best[:count]}
+                changed[group, spec] = other
+    return dict(sorted(changed.items(), key=lambda item: item[1].seconds))
 
 
 def judged(
     found: Sharding, compiles: int, judge: Callable[[dict[str, Rules]], dict[str, Compiled | str]]
 ) -> tuple[Sharding, dict[str, Plan], dict[str, Compiled | str]]:
-    """Ranks plans by the real compiler: half of them the model's, then changes of the first.
+    """Local search over plans with the real compiler as the judge.
+
+    First the plans that the model likes best and those written by hand are compiled. Then, a few at
+    a time, changes of single groups of matrices of the plan in the lead, one for each group: those
+    that make it better are put together; those that do not are not tried again.
 
     Args:
         found: what `shard` found.
@@ -377,36 +384,81 @@ def judged(
     Returns:
         `found` with the plan that won, the plans, and what the compiler made of each.
     """
-    plans = candidates(found, max(compiles // 2, 3))
-    compiled = judge({name: plan.rules for name, plan in plans.items()})
-    if compiles > len(plans):
-        leader = plans[ranked(found, plans, compiled).reranked or "best"]
-        more = {
-            name: plan
-            for name, plan in neighbours(found, leader, compiles - len(plans)).items()
-            if name not in plans
-        }
-        compiled |= judge({name: plan.rules for name, plan in more.items()})
-        plans |= more
+    plans: dict[str, Plan] = {}
+    compiled: dict[str, Compiled | str] = {}
+    names: dict[str, str] = {}  # of what is compiled, by its rules
+
+    def tell(given: Mapping[str, Plan]) -> None:
+        plans.update(given)
+        own = {name: names.setdefault(str(plan.rules), name) for name, plan in given.items()}
+        compiled.update(judge({name: given[name].rules for name in given if own[name] == name}))
+        compiled.update({name: compiled[own[name]] for name in given})
+
+    def leader() -> str:
+        return ranked(found, plans, compiled).reranked or "best"
+
+    tell(candidates(found, max(compiles // 3, 3)))
+    tried: set[tuple[int, Spec]] = set()
+    around: dict[tuple[int, Spec], Plan] = {}
+    lead = ""
+    while compiles > len(names):
+        if leader() != lead:
+            lead = leader()
+            around = neighbours(found, plans[lead])
+        batch: dict[str, Plan] = {}
+        groups: dict[str, tuple[int, Spec]] = {}
+        for (group, spec), plan in around.items():
+            if len(batch) == min(BATCH, compiles - len(names)):
+                break
+            again = (group, spec) in tried or group in [key[0] for key in groups.values()]
+            if again or str(plan.rules) in names:
+                continue
+            name = _named(found.graph, lead, group, spec, plans)
+            batch[name], groups[name] = plan, (group, spec)
+        if not batch:
+            break
+        tell(batch)
+        tried |= set(groups.values())
+        bar = _score(found, compiled[lead])
+        better = [name for name in batch if _score(found, compiled[name]) < bar]
+        if len(better) > 1 and compiles > len(names):
+            specs = dict(plans[lead].specs)
+            for name in better:
+                group, spec = groups[name]
+                specs |= {path: spec for path, own in found.graph.params.items() if own == group}
+            tell({" and ".join(better): price(found.graph, found.problem, specs)})
     return ranked(found, plans, compiled), plans, compiled
+
+
+def _named(graph: ModelGraph, lead: str, group: int, spec: Spec, plans: Mapping[str, Plan]) -> str:
+    """What a changed plan is called: what was changed, of which plan."""
+    path = next(path for path, own in graph.params.items() if own == group)
+    change = f"{shown(spec)} for {path}"
+    return change if lead == "best" and change not in plans else f"{lead}, {change}"
+
+
+def _score(found: Sharding, made: Compiled | str) -> float:
+    """Seconds of collectives and arithmetic as compiled; inf for what does not compile."""
+    if isinstance(made, str):
+        return math.inf
+    return made.seconds + made.flops / found.graph.mesh.peak_flops
 
 
 def ranked(
     found: Sharding, plans: Mapping[str, Plan], compiled: Mapping[str, Compiled | str]
 ) -> Sharding:
-    """The same with the plan first that the real compiler makes the least collectives of.
+    """The same with the plan first of which the real compiler makes the least.
 
-    Plans that the model says do not fit the memory stay out; among equals our best one counts.
+    That is collectives by alpha and beta, and arithmetic at the peak rate. Plans that the model
+    says do not fit the memory stay out; among equals our best one counts.
     """
-    fits = {
-        name: made
+    scores = {
+        name: _score(found, made)
         for name, made in compiled.items()
-        if isinstance(made, Compiled) and plans[name].seconds < math.inf
+        if plans[name].seconds < math.inf
     }
-    if not fits:
-        return found
-    first = min(fits, key=lambda name: (fits[name].seconds, name != "best"))
-    if first == "best" or fits[first].seconds >= fits["best"].seconds * (1 - 1e-9):
+    first = min(scores, key=lambda name: (scores[name], name != "best"), default="best")
+    if first == "best" or not scores[first] < scores.get("best", math.inf) * (1 - 1e-9):
         return found
     best = plans[first]
     return replace(

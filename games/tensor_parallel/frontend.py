@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -40,6 +41,7 @@ from hlo_frontend.errors import InputError
 
 PICOSECONDS = 1e12  # the unit of the problem's costs
 REFINEMENTS = 2
+SHARERS = 2  # of what is gathered once
 NONE = -1  # no letter, no dimension
 
 Letters = tuple[int, ...]  # for each mesh axis the letter it is on
@@ -89,6 +91,9 @@ class Use:
         count: how often it happens.
         whole: a split that the source does not have is not to be had.
         summed: dimensions of inputs that the target sums over; splits of them stay.
+        gradient: the value sums over dimensions of inputs and is split like the target in the end:
+            the batch's axis splits it as the target is split, or is summed over.
+        sharers: contractions that use the same value: gathered for one, it is there for all.
     """
 
     source: int
@@ -100,14 +105,24 @@ class Use:
     count: int
     whole: bool
     summed: tuple[int, ...]
+    gradient: bool
+    sharers: int = 1
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A value: the node that it follows, and the node's letter of each of its dimensions."""
+    """A value.
+
+    Attributes:
+        node: that it follows.
+        letters: the node's, of each of its dimensions.
+        num_bytes: that have to move for it to be split otherwise: what it is made of, element by
+            element, may move in its place.
+    """
 
     node: int
     letters: tuple[int, ...]
+    num_bytes: float
 
 
 @dataclass
@@ -199,6 +214,7 @@ def model_graph(
                 wanted = tuple((d, d) for d in range(len(var.aval.shape)))
                 reader.use(var, index, wanted, 1)
                 break
+    reader.share()
     return _grouped(reader, mesh)
 
 
@@ -232,6 +248,7 @@ class _Reader:
         self.mesh = mesh
         self.nodes: list[Node] = []
         self.uses: list[Use] = []
+        self.used: list[Ref] = []  # by each of the uses
         self.env: dict[Any, Ref | None] = {}
         self.now = 0
 
@@ -241,7 +258,7 @@ class _Reader:
         from_input = frozenset(dims) if kind == "input" else frozenset()
         node = Node(kind, (kind, shape), shape, dims, _bytes(var), path=path, from_input=from_input)
         self.nodes.append(node)
-        self.env[var] = Ref(len(self.nodes) - 1, dims)
+        self.env[var] = Ref(len(self.nodes) - 1, dims, _bytes(var))
 
     def ref(self, atom: Any) -> Ref | None:
         """None for literals and what is made of nothing: they are wherever they are needed."""
@@ -270,9 +287,28 @@ class _Reader:
             for letter, d in wanted
             if goal.kind == "contract" and letter in goal.from_input and letter not in goal.result
         )
-        self.uses.append(
-            Use(ref.node, target, made, wanted, shape, _bytes(atom), count, whole, summed)
+        source = self.nodes[ref.node]
+        gradient = goal.kind == "param" and any(
+            letter not in source.result for letter in source.from_input
         )
+        made_of = (shape, ref.num_bytes, count, whole, summed, gradient)
+        self.uses.append(Use(ref.node, target, made, wanted, *made_of))
+        self.used.append(ref)
+
+    def share(self) -> None:
+        """Counts for each use the contractions that use the same value as often, up to two.
+
+        A product and its gradient are sure to have a value split alike; more uses need not.
+        """
+        keys = [
+            (id(ref), use.count) if self.nodes[use.target].kind == "contract" else None
+            for use, ref in zip(self.uses, self.used, strict=True)
+        ]
+        number = Counter(keys)
+        self.uses = [
+            use if key is None else replace(use, sharers=min(number[key], SHARERS))
+            for use, key in zip(self.uses, keys, strict=True)
+        ]
 
     def read(self, jaxpr: Any, count: int) -> None:
         for equation in jaxpr.eqns:
@@ -314,7 +350,7 @@ class _Reader:
             ref = self.ref(atom)
             if ref is not None and position >= consts + carries:
                 self.charge(ref, (0,), atom, count, reduce=False)
-                ref = Ref(ref.node, ref.letters[1:])
+                ref = Ref(ref.node, ref.letters[1:], _bytes(var))
             self.env[var] = ref
         for var in body.constvars:
             self.env[var] = None
@@ -329,12 +365,14 @@ class _Reader:
                     ref = before
                 self.env[var] = ref
             else:
-                self.env[var] = None if ref is None else Ref(ref.node, (NONE, *ref.letters))
+                if ref is not None:
+                    ref = Ref(ref.node, (NONE, *ref.letters), _bytes(var))
+                self.env[var] = ref
 
     def add(self, node: Node, var: Any) -> int:
         node.begin = node.end = self.now
         self.nodes.append(node)
-        self.env[var] = Ref(len(self.nodes) - 1, node.result)
+        self.env[var] = Ref(len(self.nodes) - 1, node.result, _bytes(var))
         return len(self.nodes) - 1
 
     def contraction(
@@ -468,7 +506,10 @@ class _Reader:
         self.charge(ref, lost, out if reduce else main, count, reduce=reduce)
         letters = tuple(NONE if d is None else ref.letters[d] for d in places)
         for var in eqn.outvars:
-            self.env[var] = Ref(ref.node, letters)
+            moved = _bytes(var)
+            if len(known) == 1:
+                moved = min(moved, ref.num_bytes)
+            self.env[var] = Ref(ref.node, letters, moved)
         for atom in known:
             if atom is main:
                 continue
@@ -612,6 +653,7 @@ def _node_cost(node: Node, letters: Letters, mesh: Mesh) -> float:
     """Seconds of one occurrence: arithmetic, reductions, and what followers lose."""
     shards = math.prod(mesh.shape[a] for a, letter in enumerate(letters) if letter != NONE)
     total = node.flops / shards / mesh.peak_flops * node.count
+    summed = []
     for axis, letter in enumerate(letters):
         if letter == NONE:
             continue
@@ -621,12 +663,40 @@ def _node_cost(node: Node, letters: Letters, mesh: Mesh) -> float:
             if a != axis and other in node.result and other != NONE
         )
         if node.kind == "contract" and letter not in node.result:
-            total += mesh.all_reduce(axis, node.num_bytes / others) * node.count
+            summed.append(axis)
         for lost, num_bytes, reduce in node.charges:
             if lost == letter:
                 cost = mesh.all_reduce if reduce else mesh.all_gather
                 total += cost(axis, num_bytes / others)
+    split = math.prod(mesh.shape[a] for a, letter in enumerate(letters) if letter in node.result)
+    total += _reduced(mesh, summed, node.num_bytes / split) * node.count
     return total
+
+
+def _reduced(mesh: Mesh, axes: Sequence[int], num_bytes: float) -> float:
+    """Seconds of an all-reduce along the axes: of what the first one scatters, the next reduces."""
+
+    def seconds(order: Sequence[int]) -> float:
+        total, left = 0.0, num_bytes
+        for axis in order:
+            total += mesh.all_reduce(axis, left)
+            left /= mesh.shape[axis]
+        return total
+
+    return min(seconds(order) for order in itertools.permutations(axes))
+
+
+def _gathered(mesh: Mesh, axes: Sequence[int], num_bytes: float) -> float:
+    """Seconds of an all-gather along the axes, one after the other, of so many bytes after it."""
+
+    def seconds(order: Sequence[int]) -> float:
+        total, whole = 0.0, num_bytes
+        for axis in order:
+            total += mesh.all_gather(axis, whole)
+            whole /= mesh.shape[axis]
+        return total
+
+    return min(seconds(order) for order in itertools.permutations(axes))
 
 
 def _use_cost(use: Use, made: Letters, wanted: Letters, mesh: Mesh) -> float:
@@ -647,18 +717,23 @@ def _use_cost(use: Use, made: Letters, wanted: Letters, mesh: Mesh) -> float:
 
     have, need = dims(made, use.made), dims(wanted, use.wanted)
     total = 0.0
+    gathered = []
     for axis, (before, after) in enumerate(zip(have, need, strict=True)):
-        if before == NONE and after != NONE and use.whole:
+        if use.whole and before == NONE and after != NONE:
             return math.inf
         if wanted[axis] == NONE and before in use.summed:
             return math.inf
         if before in (after, NONE):
             continue
-        others = math.prod(mesh.shape[a] for a, d in enumerate(need) if a != axis and d != NONE)
+        if use.gradient and axis == 0:
+            return math.inf
         if after == NONE:
-            total += mesh.all_gather(axis, use.num_bytes / others)
+            gathered.append(axis)
         else:
+            others = math.prod(mesh.shape[a] for a, d in enumerate(need) if a != axis and d != NONE)
             total += mesh.all_to_all(axis, use.num_bytes / others / mesh.shape[axis])
+    kept = math.prod(mesh.shape[a] for a, d in enumerate(need) if d != NONE and a not in gathered)
+    total += _gathered(mesh, gathered, use.num_bytes / kept) / use.sharers
     return total * use.count
 
 
@@ -735,6 +810,8 @@ def _problem(graph: ModelGraph, name: str) -> ShardingProblem:
             use.count,
             use.whole,
             use.summed,
+            use.gradient,
+            use.sharers,
         )
         if key not in known:
             known[key] = np.array(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import PartitionSpec
 from small import optimum
 
 from baselines.tensor_parallel.redco import megatron, redco, redco_rules, shapes_of
-from compiler_rl.compiled import read_collectives, verify
+from compiler_rl.compiled import Compiled, read_collectives, verify
 from compiler_rl.sharding import candidates, judged, predict, ranked, report_of, shard
 from games.tensor_parallel.frontend import model_graph
 from games.tensor_parallel.mesh import Mesh, parse_mesh
@@ -241,7 +242,7 @@ HLO = """
   %c = s32[] constant(7)
 }
 ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
-  %ar = f32[8,64]{1,0} all-reduce(%a), replica_groups=[1,8]<=[8], to_apply=%add.clone_promoted
+  %ar = f32[8,64]{1,0} all-reduce(%a), replica_groups=[1,8]<=[8], to_apply=%add
   %ag = bf16[8,64]{1,0} all-gather(%b), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
   %rs = (bf16[64,64], bf16[8,64]) reduce-scatter-start(%c), replica_groups=[1,8]<=[8]
   %ax = f32[16]{0} all-reduce(%d), replica_groups=mesh['x'=2,'y'=4] {'x'}, to_apply=%add
@@ -251,15 +252,15 @@ ENTRY %main (a: bf16[8,64]) -> bf16[8,64] {
 
 
 def test_collectives_are_counted_as_they_run():
-    counts, wire, as_is, seconds = read_collectives(HLO, MESH)
-    assert counts == {
+    found = read_collectives(HLO, MESH)
+    assert found.counts == {
         "all-reduce": 2, "all-gather": 1, "reduce-scatter": 1, "collective-permute": 7
     }  # fmt: skip
     block = 8 * 64 * 2
     rest = 3 / 4 * block + 7 * block + 2 * 1 / 2 * 64 + 7 * block
-    assert wire == pytest.approx(2 * 7 / 8 * block + rest)
-    assert as_is == pytest.approx(2 * 7 / 8 * block * 2 + rest)
-    assert seconds == pytest.approx(11 * MESH.alpha[1] + MESH.beta[1] * wire)
+    assert found.wire_bytes == pytest.approx(2 * 7 / 8 * block * 2 + rest)
+    assert found.starting == pytest.approx(11 * MESH.alpha[1])
+    assert found.sending == pytest.approx(MESH.beta[1] * found.wire_bytes)
 
 
 def test_collectives_cost_what_the_links_of_their_axis_do():
@@ -271,13 +272,21 @@ def test_collectives_cost_what_the_links_of_their_axis_do():
         "replica_groups={{0,4},{1,5},{2,6},{3,7}}": 0,
         "replica_groups=[4,2]<=[2,4]T(1,0)": 0,
         "replica_groups=mesh['dp'=2,'mp'=4] {'dp'}": 0,
+        "replica_groups=mesh['axis_0'=4,'axis_1'=1,'axis_2'=2],"
+        " device_ids=([2,4]T(1,0)) {'axis_0'}": 1,
+        "replica_groups=mesh['a'=2,'b'=1,'c'=4] {'c'}": 1,
+        "replica_groups=mesh['a'=2,'b'=1,'c'=4] {'a'}": 0,
+        "source_target_pairs={{0,0},{1,2},{2,1}}": 1,
+        "source_target_pairs={{1,5},{5,1}}": 0,
         "replica_groups=[1,8]<=[8]": 0,
     }
     for text, axis in groups.items():
-        line = f"  %ar = f32[64,64]{{1,0}} all-reduce(%a), {text}, to_apply=%add"
+        kind = "collective-permute" if "pairs" in text else "all-reduce"
+        line = f"  %ar = f32[64,64]{{1,0}} {kind}(%a), {text}"
         module = f"ENTRY %main (a: f32[64,64]) -> f32[64,64] {{\n{line}\n}}\n"
-        _, wire, _, seconds = read_collectives(module, mesh)
-        assert seconds == pytest.approx(mesh.alpha[axis] + mesh.beta[axis] * wire), text
+        found = read_collectives(module, mesh)
+        assert found.starting == mesh.alpha[axis]
+        assert found.sending == pytest.approx(mesh.beta[axis] * found.wire_bytes), text
     with pytest.raises(InputError, match="expected a positive rate for each of 2 axes"):
         parse_mesh("2x4", links=[25e9])
     with pytest.raises(InputError, match="expected a positive rate"):
@@ -308,6 +317,48 @@ def test_the_compiler_confirms_the_plan_for_opt():
     report = report_of(found, compiled, predicted)
     assert {"game", "objective", "unit", "winner", "baselines", "lower_bound", "validated",
             "compiled"} <= report.keys()  # fmt: skip
+
+
+def test_changes_that_the_compiler_likes_are_put_together():
+    mesh = parse_mesh("2x4")
+    found = shard(mlp, *MLP, mesh)
+    wanted = {"first": ((), ("dp", "mp")), "second": (("dp", "mp"), ())}
+    calls = []
+
+    def judge(rules):
+        calls.extend(rules)
+        wrong = {
+            name: sum(partition_spec(spec_for(given, path)) != partition_spec(spec)
+                      for path, spec in wanted.items())
+            for name, given in rules.items()
+        }  # fmt: skip
+        return {name: Compiled({}, 0.0, 0.0, 1.0 + count, 0.0, 0) for name, count in wrong.items()}
+
+    winner, plans, compiled = judged(found, 20, judge)
+    assert winner.best.specs == wanted
+    assert compiled[winner.reranked or "best"].seconds == 1.0
+    assert len(calls) == len(set(calls)) <= 20
+    assert set(plans) == set(compiled) >= {"best", "redco", "megatron"}
+    few, _, _ = judged(found, 3, judge)
+    assert few.best.specs in [plan.specs for plan in plans.values()]
+
+
+def test_bytes_are_those_of_the_programs_own_types():
+    built = build("opt-125m", train=True, layers=1, batch=4, length=16)
+    request = {
+        "model": "opt-125m", "train": True, "layers": 1, "batch": 4, "length": 16,
+        "mesh": "2x4", "chip": "v5e",
+    }  # fmt: skip
+    specs = megatron(built.params, 4, "mp")
+    made = verify(request, {"megatron": rules_of(specs)})["megatron"]
+    # Gradients of the parameters, in bfloat16, go round the data axis; the CPU makes float32 ones.
+    gradients = sum(
+        2 * math.prod(leaf.shape) / (4 if any(specs[path]) else 1)
+        for path, leaf in zip(specs, jax.tree.leaves(built.params), strict=True)
+    )
+    assert gradients < made.wire_bytes < 1.5 * gradients
+    assert made.wire_bytes_as_is == pytest.approx(2 * made.wire_bytes, rel=0.05)
+    assert made.flops > 0
 
 
 @pytest.mark.tpu
