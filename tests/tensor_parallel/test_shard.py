@@ -351,12 +351,13 @@ def test_bytes_are_those_of_the_programs_own_types():
     }  # fmt: skip
     specs = megatron(built.params, 4, "mp")
     made = verify(request, {"megatron": rules_of(specs)})["megatron"]
-    # Gradients of the parameters, in bfloat16, go round the data axis; the CPU makes float32 ones.
+    # Gradients of the parameters, in bfloat16, go round the data axis, those of the two uses of the
+    # tokens' embedding on their own; the CPU makes float32 ones.
     gradients = sum(
-        2 * math.prod(leaf.shape) / (4 if any(specs[path]) else 1)
+        2 * math.prod(leaf.shape) / (4 if any(specs[path]) else 1) * (1 + ("tokens" in path))
         for path, leaf in zip(specs, jax.tree.leaves(built.params), strict=True)
     )
-    assert gradients < made.wire_bytes < 1.5 * gradients
+    assert gradients < made.wire_bytes < 1.1 * gradients
     assert made.wire_bytes_as_is == pytest.approx(2 * made.wire_bytes, rel=0.05)
     assert made.flops > 0
 
