@@ -23,7 +23,7 @@ from baselines.tensor_parallel import (
     exhaustive,
     highs,
     local_search,
-    mplp,
+    trws,
 )
 from baselines.tensor_parallel.redco import difference, megatron, redco, shapes_of
 from compiler_rl.compiled import Compiled
@@ -235,7 +235,7 @@ def predict(model: Model, mesh: Mesh, rules: Mapping[str, Rules]) -> dict[str, P
 
 def _cheapest(problem: ShardingProblem) -> Strategies | None:
     """An optimal, or else a good, solution of a small problem, None if none is found."""
-    found = mplp(problem, time_limit=PRICE_SECONDS, sweeps=PRICE_SWEEPS)
+    found = trws(problem, time_limit=PRICE_SECONDS, sweeps=PRICE_SWEEPS)
     if not found.proved_optimal:
         found = local_search(
             problem, time_limit=PRICE_SECONDS, start=found.solution, moves=PRICE_MOVES

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from baselines.tensor_parallel import annealing, highs, local_search, mplp
+from baselines.tensor_parallel import annealing, highs, local_search, trws
 from compiler_rl.iopddl import search
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.tensor_parallel.dual import forget
@@ -35,7 +35,7 @@ BEST_TEAM = {
     "asplos-2025-iopddl-M": 49_928_460_991,
     "asplos-2025-iopddl-U": 2_569_342_178,
 }
-ALONE: dict[str, Callable[..., Any]] = {"mplp": mplp, "highs": highs, "annealing": annealing}
+ALONE: dict[str, Callable[..., Any]] = {"trws": trws, "highs": highs, "annealing": annealing}
 METHODS = (*ALONE, "portfolio")
 
 

@@ -11,11 +11,11 @@ from baselines.tensor_parallel.exhaustive import exhaustive
 from baselines.tensor_parallel.heuristics import greedy, least_usage
 from baselines.tensor_parallel.local_search import local_search
 from baselines.tensor_parallel.milp import TOLERANCE, cp_sat, highs
-from baselines.tensor_parallel.mplp import mplp
+from baselines.tensor_parallel.trws import trws
 from games.base import Baseline, Exact
 from games.tensor_parallel.problem import ShardingProblem
 
-HEURISTICS: dict[str, Baseline] = {"greedy": greedy, "least_usage": least_usage, "mplp": mplp}
+HEURISTICS: dict[str, Baseline] = {"greedy": greedy, "least_usage": least_usage, "trws": trws}
 IMPROVE: Baseline = local_search
 EXACT = Exact("highs", highs, TOLERANCE)
 # All that a table compares.
@@ -60,6 +60,6 @@ __all__ = [
     "highs",
     "least_usage",
     "local_search",
-    "mplp",
     "prepare",
+    "trws",
 ]

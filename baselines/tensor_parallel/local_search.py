@@ -11,7 +11,7 @@ import numpy as np
 
 from baselines.tensor_parallel.blocks import search_blocks
 from baselines.tensor_parallel.heuristics import start_options
-from baselines.tensor_parallel.mplp import SHARE
+from baselines.tensor_parallel.trws import SHARE
 from games.base import Result
 from games.tensor_parallel.dual import known_dual
 from games.tensor_parallel.graph import Graph

@@ -293,7 +293,7 @@ def test_collectives_cost_what_the_links_of_their_axis_do():
         parse_mesh("2x4", links=[25e9, -1.0])
 
 
-def verified(model, mesh="1x8", *, train=False, layers=2, count=3):
+def verified(model, mesh="1x8", *, train=False, layers=2, count=3, target="cpu"):
     built = build(model, train=train, layers=layers)
     devices = parse_mesh(mesh)
     found = shard(built.function, built.params, built.inputs, devices, name=model)
@@ -301,7 +301,7 @@ def verified(model, mesh="1x8", *, train=False, layers=2, count=3):
         "model": model, "train": train, "layers": layers, "batch": 8, "length": 512,
         "mesh": mesh, "chip": "v5e",
     }  # fmt: skip
-    winner, plans, compiled = judged(found, count, lambda rules: verify(request, rules))
+    winner, plans, compiled = judged(found, count, lambda rules: verify(request, rules, target))
     rules = {name: plan.rules for name, plan in plans.items()}
     return winner, plans, compiled, predict(built, devices, rules)
 
@@ -391,6 +391,16 @@ def test_the_compiler_confirms_the_plans_of_others(model):
 @pytest.mark.slow
 def test_two_axes_beat_redco_in_training():
     winner, _, compiled, _ = verified("llama-7b", "2x4", train=True, layers=1, count=8)
+    made = compiled[winner.reranked or "best"]
+    assert made.seconds < 0.95 * compiled["redco"].seconds
+    assert made.memory <= parse_mesh("2x4").memory
+
+
+@pytest.mark.tpu
+@pytest.mark.timeout(1200)
+def test_two_axes_beat_redco_in_training_on_tpus():
+    target = {"layers": 1, "count": 6, "target": "tpu"}
+    winner, _, compiled, _ = verified("llama-7b", "2x4", train=True, **target)
     made = compiled[winner.reranked or "best"]
     assert made.seconds < 0.95 * compiled["redco"].seconds
     assert made.memory <= parse_mesh("2x4").memory

@@ -19,7 +19,7 @@ def test_iopddl_benchmark(tmp_path, capsys):
     bench_tensor_parallel.main(arguments)
     results = Results(out, bench_tensor_parallel.NAME)
     methods = [cell["config"]["method"] for cell in results.cells]
-    assert methods == ["mplp", "highs", "annealing", "portfolio"]
+    assert methods == ["trws", "highs", "annealing", "portfolio"]
     assert {cell["result"]["cost"] for cell in results.cells} == {14}
     assert "| two chains | 3 → 0 |" in out.with_suffix(".md").read_text()
     before = out.read_text()

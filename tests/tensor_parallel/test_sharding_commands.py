@@ -78,7 +78,7 @@ def test_iopddl_writes_report_and_solution(tmp_path):
     data = json.loads(report.read_text())
     assert data["game"] == "tensor_parallel"
     assert data["validated"] is True
-    assert {"greedy", "mplp", "local_search"} <= data["baselines"].keys()
+    assert {"greedy", "trws", "local_search"} <= data["baselines"].keys()
     cost, faults = evaluate(read_problem(file), read(solution))
     assert faults == []
     assert data["objective"] == cost

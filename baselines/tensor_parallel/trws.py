@@ -1,4 +1,8 @@
-"""The dual alone as a solver: message passing, prices, and what is decoded from them."""
+"""The dual alone as a solver: message passing, prices, and what is decoded from them.
+
+Block-coordinate ascent on the dual of the local polytope, as MPLP is (Globerson & Jaakkola, NIPS
+2007), in the sequential tree-reweighted order, TRW-S (`games.tensor_parallel.messages`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from games.tensor_parallel.solution import Strategies, objective
 SHARE = 0.35  # of the time limit
 
 
-def mplp(
+def trws(
     problem: ShardingProblem, *, time_limit: float, seed: int = 0, sweeps: int | None = None
 ) -> Result[Strategies]:
     """The dual alone: its bound, and the cheapest assignment that was decoded on the way.
@@ -33,7 +37,7 @@ def mplp(
     found = dual.options is not None
     solution = Strategies(graph.expand(dual.fallback if dual.options is None else dual.options))
     return Result(
-        method="mplp",
+        method="trws",
         solution=solution,
         objective=objective(problem, solution) if found else math.inf,
         bound=dual.bound,
