@@ -10,7 +10,7 @@
     fast_memory = ["4MiB", "16MiB"]
 
 What an instance takes is what its game's `read_instance` takes; a list stands for one instance for
-each of its values.
+each of its values. The suites that ship (`SUITES`) have names instead of paths.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from typing import Any
 from games.registry import GAMES
 from hlo_frontend.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 MOST_CELLS = 1_000_000
 KEYS = ("solvers", "time_limits", "seeds", "instances")
 PORTFOLIO, LOCAL_SEARCH, SEARCH, EXACT = "portfolio", "local_search", "search", "exact"
-ALL_GAMES = (PORTFOLIO, LOCAL_SEARCH, SEARCH, EXACT)
+HEURISTICS = "heuristics"  # the best of them
+ALL_GAMES = (PORTFOLIO, HEURISTICS, LOCAL_SEARCH, SEARCH, EXACT)
+SUITES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,30 @@ class CellConfig:
     @property
     def title(self) -> str:
         """The instance in words."""
-        return ", ".join(str(value) for value in self.instance.values())
+        return title_of(self.instance)
+
+
+def title_of(instance: dict[str, Any]) -> str:
+    """An instance in words; a bare number or flag with its key."""
+    return ", ".join(
+        value if isinstance(value, str) else f"{key} {value}" for key, value in instance.items()
+    )
 
 
 def read_sweep(path: Path) -> list[CellConfig]:
     """All cells of a sweep, checked as far as can be without running them.
 
+    Args:
+        path: of a TOML file, or the name of a suite where there is no such file.
+
     Raises:
         InputError: no TOML file, an unknown key, game or solver (with the nearest known one), too
             many cells.
     """
+    if not path.exists():
+        if path.suffix == "":
+            _known(str(path), SUITES, "suite")
+        path = SUITES.get(str(path), path)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,11 +1,14 @@
 """Runs the cells that are missing, each in a worker with one thread, and keeps every result.
 
 A sweep's folder has `cells/KEY.json`, one for each finished cell, written whole or not at all: a
-kill loses at most the cells in flight, and running again does only what is missing.
+kill loses at most the cells in flight, and running again does only what is missing. Its solution is
+`solutions/KEY.txt` (`games.packed`), written before it. An executor yields cells as they are done;
+`processes` has workers of its own, `experiments.sweep.on_ray` those of a Ray cluster.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -14,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import import_module
 from multiprocessing import get_context
@@ -24,6 +27,7 @@ from typing import Any
 from experiments.common import commit, machine
 from experiments.sweep.config import (
     EXACT,
+    HEURISTICS,
     LOCAL_SEARCH,
     PORTFOLIO,
     SCHEMA,
@@ -32,6 +36,7 @@ from experiments.sweep.config import (
 )
 from games.base import Result
 from games.files import replace_file
+from games.packed import pack
 from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 
@@ -45,6 +50,11 @@ ONE_THREAD = {
     "JAX_PLATFORMS": "cpu",
 }
 SIMULATIONS = 16  # of the solver `search`, for each move
+
+Measure = Callable[[CellConfig], dict[str, Any]]
+Executor = Callable[
+    [Sequence[CellConfig], int, Measure], Iterator[tuple[CellConfig, dict[str, Any]]]
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ def run(
     workers: int = 1,
     resume: bool = False,
     report: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    measure: Measure | None = None,
 ) -> None:
     """Runs the cells that the folder does not have.
 
@@ -73,6 +85,8 @@ def run(
         workers: processes; timings are comparable while there are no more of them than cores.
         resume: the folder may have cells already.
         report: called after each cell.
+        executor: who runs the cells; processes of this machine if None.
+        measure: what is done for a cell, in the worker; `measure_cell` if None.
 
     Raises:
         InputError: the folder has cells and `resume` is False, is of another version, or cannot be
@@ -86,19 +100,25 @@ def run(
         )
     try:
         store.mkdir(parents=True, exist_ok=True)
+        (folder / "solutions").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from error
     replace_file(folder / "sweep.json", json.dumps({"schema": SCHEMA}).encode())
     missing = [cell for cell in cells if not (store / f"{cell.key}.json").exists()]
-    origin = {"machine": machine(), "commit": commit()}
+    here = commit()
     started = time.perf_counter()
     failed = 0
     environment = dict(os.environ)
     os.environ.update(ONE_THREAD)
     try:
-        for count, (cell, record) in enumerate(_records(missing, workers), 1):
+        records = (executor or processes)(missing, workers, measure or measure_cell)
+        for count, (cell, record) in enumerate(records, 1):
             failed += record["error"] is not None
-            replace_file(store / f"{cell.key}.json", json.dumps(record | origin).encode())
+            record["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            solution = record.pop("solution", None)
+            if solution is not None:
+                replace_file(folder / "solutions" / f"{cell.key}.txt", solution.encode())
+            replace_file(store / f"{cell.key}.json", json.dumps(record | {"commit": here}).encode())
             if report is not None:
                 left = (time.perf_counter() - started) / count * (len(missing) - count)
                 report(Progress(len(cells) - len(missing) + count, failed, len(cells), left))
@@ -107,8 +127,8 @@ def run(
         os.environ.update(environment)
 
 
-def _records(
-    cells: Sequence[CellConfig], workers: int
+def processes(
+    cells: Sequence[CellConfig], workers: int, measure: Measure
 ) -> Iterator[tuple[CellConfig, dict[str, Any]]]:
     """Each cell as it is done; a worker that dies takes no more with it than what was running."""
     waiting = list(reversed(cells))
@@ -120,11 +140,12 @@ def _records(
             while running or (waiting and not broken):
                 while waiting and len(running) < workers and not broken:
                     cell = waiting.pop()
-                    running[pool.submit(measure, cell)] = cell
+                    running[pool.submit(work, cell, measure)] = cell
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     broken |= isinstance(future.exception(), BrokenProcessPool)
                     cell = running.pop(future)
-                    yield cell, _record(cell, future)
+                    lost = isinstance(future.exception(), BrokenProcessPool)
+                    yield cell, record_of(cell, future.result) if lost else future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -147,9 +168,20 @@ def check(folder: Path) -> int:
     return sum(1 for _ in (folder / "cells").glob("*.json"))
 
 
-def _record(cell: CellConfig, future: Future[dict[str, Any]]) -> dict[str, Any]:
-    """The cell and what came of it; a fault of one cell does not stop the others."""
-    base = {"schema": SCHEMA, "key": cell.key, **asdict(cell), "title": cell.title}
+def work(cell: CellConfig, measure: Measure) -> dict[str, Any]:
+    """The record of a cell, in the worker; a fault of one cell does not stop the others."""
+    return record_of(cell, lambda: measure(cell))
+
+
+def record_of(cell: CellConfig, outcome: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The cell, the machine, and what came of it, or the error in one line."""
+    base = {
+        "schema": SCHEMA,
+        "key": cell.key,
+        **asdict(cell),
+        "title": cell.title,
+        "machine": _machine(),
+    }
     empty: dict[str, Any] = {
         "objective": None,
         "bound": None,
@@ -158,19 +190,19 @@ def _record(cell: CellConfig, future: Future[dict[str, Any]]) -> dict[str, Any]:
         "curve": [],
     }
     try:
-        return {**base, **empty, "error": None, **future.result()}
+        return {**base, **empty, "error": None, **outcome()}
     except InputError as error:
         return {**base, **empty, "error": str(error)}
     except BrokenProcessPool:
         return {**base, **empty, "error": "the worker ended without a word"}
     except Exception as error:  # whatever a solver does wrong is the cell's result
         last = traceback.format_exception(error)[-1].strip()
-        return {**base, **empty, "error": last}
+        return {**base, **empty, "error": last.splitlines()[0]}
 
 
-def measure(cell: CellConfig) -> dict[str, Any]:
+def measure_cell(cell: CellConfig) -> dict[str, Any]:
     """Runs one cell, in the worker."""
-    problem = _problem(cell.game, json.dumps(cell.instance, sort_keys=True))
+    problem = problem_of(cell.game, json.dumps(cell.instance, sort_keys=True))
     game = get_game(cell.game)
     solvers = import_module(f"baselines.{cell.game}")
     solvers.prepare()
@@ -191,6 +223,7 @@ def measure(cell: CellConfig) -> dict[str, Any]:
         "proved": result.proved_optimal,
         "curve": [list(point) for point in result.curve],
         "load": load,
+        "solution": pack(result.solution),
     }
 
 
@@ -200,6 +233,13 @@ def _solve(cell: CellConfig, problem: Any, solvers: Any) -> Result[Any]:
         from compiler_rl.solve import solve  # noqa: PLC0415 (most cells need no search)
 
         return solve(problem, time_limit=limit, seed=seed, workers=1)
+    if cell.solver == HEURISTICS:
+        started = time.perf_counter()
+        results = [
+            each(problem, time_limit=limit, seed=seed) for each in solvers.HEURISTICS.values()
+        ]
+        best = min(results, key=lambda result: result.objective)
+        return replace(best, wall_s=time.perf_counter() - started, curve=())
     if cell.solver == SEARCH:
         from compiler_rl.search import play  # noqa: PLC0415
 
@@ -213,6 +253,10 @@ def _solve(cell: CellConfig, problem: Any, solvers: Any) -> Result[Any]:
     return solver(problem, time_limit=limit, seed=seed)
 
 
+_machine = cache(machine)
+
+
 @cache
-def _problem(game: str, instance: str) -> Any:
+def problem_of(game: str, instance: str) -> Any:
+    """The problem of an instance (JSON)."""
     return import_module(f"{GAMES[game]}.instances").read_instance(**json.loads(instance))

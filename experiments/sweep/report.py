@@ -1,8 +1,7 @@
 """The results of a sweep as Parquet, Markdown and one HTML page that needs nothing else.
 
-`results.parquet` has a row for each cell: game, title (the instance in words), instance (JSON),
-solver, time_limit, seed, objective, bound, unit, method (who found it), wall_s, proved, error (null
-if it went well), curve (JSON: [seconds, objective] at each improvement), load, cpu, commit, schema.
+The columns of the Parquet file are those of `experiments.sweep.results`. Gaps are to the best known
+of an instance: the better of the sweep's own and of the store's (`experiments.sweep.best`).
 """
 
 from __future__ import annotations
@@ -11,279 +10,426 @@ import base64
 import html
 import io
 import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
-import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.common import markdown_table
-from experiments.sweep.execute import check
+from experiments.sweep import statistics
+from experiments.sweep.best import STORE, read_entry
+from experiments.sweep.config import ALL_GAMES
+from experiments.sweep.execute import problem_of
+from experiments.sweep.results import MACHINE, Row, read_cells, write_parquet
 from games.files import replace_file
+from games.packed import unpack
+from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
-SAME = 1e-9  # relative difference of objectives that counts as a tie
 LARGEST_RATIO = 2.0  # of a performance profile's axis
+EARLIEST = 1e-3  # seconds, of an anytime curve's axis
+MANY = 20  # instances; from more on, a table has the mean over them
+PICTURES = 2  # solutions of each game that are drawn
 
-Row = dict[str, Any]
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 14px }
 td, th { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: right }
 td:first-child, th:first-child { text-align: left }
-img { max-width: 100% } .error { color: #a33 }
+.wide { overflow-x: auto } img { max-width: 100% } .error { color: #a33 }
 """
 
 
-def write_report(folder: Path) -> list[str]:
-    """Writes `results.parquet`, `report.md` and `report.html`; returns what could not be read.
+@dataclass(frozen=True)
+class _Table:
+    heading: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    heading: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    parts: list[_Table | _Picture]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The best objective and bound of each instance of a game, by title."""
+
+    objective: dict[str, float]
+    bound: dict[str, float]
+
+
+def write_report(
+    folder: Path,
+    *,
+    store: Path = STORE,
+    training: Sequence[Path] = (),
+    pictures: int = PICTURES,
+) -> list[str]:
+    """Writes `results.parquet`, `report.md` and `report.html`.
+
+    Args:
+        folder: of a sweep.
+        store: of the best that is known.
+        training: folders of `compiler-rl train`, whose curves are shown.
+        pictures: solutions of each game that are drawn, of its first instances.
+
+    Returns:
+        Lines about what could not be read or drawn.
 
     Raises:
-        InputError: no sweep's folder, or one of another version.
+        InputError: no sweep's folder, one of another version, no training run's folder, or the
+            report cannot be written.
     """
-    if not (folder / "sweep.json").exists():
-        raise InputError(f"{folder}: no sweep was run there")
-    check(folder)
-    rows, damaged = _read(folder)
+    rows, notes = read_cells(folder)
     if not rows:
         raise InputError(f"{folder}: has no finished cells yet")
-    buffer = io.BytesIO()
-    pl.DataFrame(rows, infer_schema_length=None).write_parquet(buffer)
-    replace_file(folder / "results.parquet", buffer.getvalue())
-    sections = [_section(game, rows) for game in sorted({row["game"] for row in rows})]
-    failed = [row for row in rows if row["error"] is not None]
-    notes = [
+    curves = [(run.name, read_training(run)) for run in training]
+    write_parquet(rows, folder)
+    sections = []
+    for game in sorted({row["game"] for row in rows}):
+        own = [row for row in rows if row["game"] == game]
+        sections.append(_section(folder, game, own, store, pictures, notes))
+    if curves:
+        parts: list[_Table | _Picture] = [_Picture("Saving and loss", _training(curves))]
+        sections.append(_Section("Training", parts))
+    sections.append(_Section("Where and when", [_environment(rows)]))
+    failed = [
         f"{row['game']}, {row['title']}, {row['solver']}, {row['time_limit']:g} s,"
         f" seed {row['seed']}: {row['error']}"
-        for row in failed
-    ] + damaged
-    replace_file(folder / "report.md", _markdown(sections, notes).encode())
-    replace_file(folder / "report.html", _html(folder.name, sections, notes).encode())
-    return damaged
-
-
-def _read(folder: Path) -> tuple[list[Row], list[str]]:
-    """(rows, lines about cells that cannot be read)."""
-    rows, damaged = [], []
-    for path in sorted((folder / "cells").glob("*.json")):
-        try:
-            data = json.loads(path.read_text())
-            rows.append(
-                {
-                    "schema": data["schema"],
-                    "key": data["key"],
-                    "game": data["game"],
-                    "title": data["title"],
-                    "instance": json.dumps(data["instance"]),
-                    "solver": data["solver"],
-                    "time_limit": float(data["time_limit"]),
-                    "seed": int(data["seed"]),
-                    "objective": data["objective"],
-                    "bound": data["bound"],
-                    "unit": data.get("unit"),
-                    "method": data.get("method"),
-                    "wall_s": data["wall_s"],
-                    "proved": data["proved"],
-                    "error": data["error"],
-                    "curve": json.dumps(data["curve"]),
-                    "load": data.get("load"),
-                    "cpu": data["machine"]["cpu"],
-                    "commit": data["commit"],
-                }
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged.append(f"{path.name}: damaged ({error}); remove it and resume the sweep")
-    return rows, damaged
-
-
-class _Section:
-    """One game's tables and pictures.
-
-    Attributes:
-        title: its heading.
-        tables: (heading, header, rows).
-        pictures: (heading, PNG).
-    """
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.tables: list[tuple[str, list[str], list[list[str]]]] = []
-        self.pictures: list[tuple[str, bytes]] = []
-
-
-def _section(game: str, rows: list[Row]) -> _Section:
-    section = _Section(game)
-    good = [row for row in rows if row["game"] == game and row["objective"] is not None]
-    if not good:
-        return section
-    best = {
-        title: min(row["objective"] for row in good if row["title"] == title)
-        for title in dict.fromkeys(row["title"] for row in good)
-    }
-    bound = {
-        title: max((row["bound"] for row in good if row["title"] == title), default=None)
-        for title in best
-    }
-    solvers = list(dict.fromkeys(row["solver"] for row in good))
-    for limit in sorted({row["time_limit"] for row in good}):
-        now = [row for row in good if row["time_limit"] == limit]
-        header = ["instance", *solvers, "best known", "bound"]
-        section.tables.append(
-            (
-                f"Mean objective after {limit:g} s, {good[0]['unit']}",
-                header,
-                [
-                    [
-                        title,
-                        *(_cell(now, title, solver) for solver in solvers),
-                        f"{best[title]:.6g}",
-                        f"{bound[title]:.6g}",
-                    ]
-                    for title in best
-                ],
-            )
-        )
-        section.tables.append(
-            (
-                f"Gap to the best known after {limit:g} s",
-                [
-                    "solver",
-                    "mean gap",
-                    "cells",
-                    f"wins / ties / losses against {solvers[0]}",
-                    f"difference of gaps, {CONFIDENCE:.0%} interval",
-                ],
-                [_gaps(now, best, solver, solvers[0]) for solver in solvers],
-            )
-        )
-        section.pictures.append((f"Performance profile, {limit:g} s", _profile(now, best, solvers)))
-    section.pictures.append(("Gap over time, longest limit", _curves(good, best, solvers)))
-    return section
-
-
-def _cell(rows: list[Row], title: str, solver: str) -> str:
-    values = [r["objective"] for r in rows if r["title"] == title and r["solver"] == solver]
-    return f"{mean(values):.6g}" if values else "-"
-
-
-def _gap(row: Row, best: dict[str, float]) -> float:
-    known = best[row["title"]]
-    return float(row["objective"] / known - 1) if known else 0.0
-
-
-def _gaps(rows: list[Row], best: dict[str, float], solver: str, reference: str) -> list[str]:
-    """Mean gap, number of cells, and the comparison with the reference, cell by cell."""
-    gaps = {(r["title"], r["seed"]): _gap(r, best) for r in rows if r["solver"] == solver}
-    other = {(r["title"], r["seed"]): _gap(r, best) for r in rows if r["solver"] == reference}
-    if not gaps:
-        return [solver, "-", "0", "-", "-"]
-    pairs = np.array([gaps[key] - other[key] for key in gaps if key in other])
-    if solver == reference or not len(pairs):
-        return [solver, f"{mean(gaps.values()):.3%}", str(len(gaps)), "-", "-"]
-    wins, losses = int((pairs < -SAME).sum()), int((pairs > SAME).sum())
-    low, high = _bootstrap(pairs)
-    return [
-        solver,
-        f"{mean(gaps.values()):.3%}",
-        str(len(gaps)),
-        f"{wins} / {len(pairs) - wins - losses} / {losses}",
-        f"{low:+.3%} to {high:+.3%}",
+        for row in rows
+        if row["error"] is not None
     ]
+    lines = {"Failed cells": failed, "What could not be read or drawn": notes}
+    replace_file(folder / "report.md", _markdown(sections, lines).encode())
+    replace_file(folder / "report.html", _html(folder.name, sections, lines).encode())
+    return notes
 
 
-def _bootstrap(pairs: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float, float]:
-    """Interval of the mean of paired differences, resampling pairs."""
-    random = np.random.default_rng(0)
-    means = random.choice(pairs, (RESAMPLES, len(pairs))).mean(axis=1)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(low), float(high)
+def read_training(folder: Path) -> list[dict[str, float]]:
+    """The iterations of a training run.
+
+    Raises:
+        InputError: not the folder of one.
+    """
+    path = folder / "progress.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        found = [
+            {k: float(row[k]) for k in ("iteration", "saving", "best", "loss")} for row in rows
+        ]
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); give a folder of `compiler-rl train`"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    if not found:
+        raise InputError(f"{path}: has no iterations yet")
+    return found
 
 
-def _profile(rows: list[Row], best: dict[str, float], solvers: list[str]) -> bytes:
-    """Share of cells within a factor of the best known."""
-    figure, axes = _axes("objective / best known", "share of cells")
-    for solver in solvers:
-        ratios = np.sort([1 + _gap(row, best) for row in rows if row["solver"] == solver])
-        if len(ratios):
-            share = np.arange(1, len(ratios) + 1) / len(ratios)
-            axes.step(
-                [1, *ratios, LARGEST_RATIO], [0, *share, share[-1]], where="post", label=solver
-            )
-    axes.set_xlim(1, LARGEST_RATIO)
-    axes.set_ylim(0, 1.02)
-    return _png(figure, axes)
+def _section(
+    folder: Path, game: str, rows: list[Row], store: Path, pictures: int, notes: list[str]
+) -> _Section:
+    good = [row for row in rows if row["objective"] is not None]
+    parts: list[_Table | _Picture] = []
+    if not good:
+        return _Section(game, parts)
+    known = _known(game, good, store, notes)
+    names = {row["solver"] for row in rows}
+    solvers = [name for name in ALL_GAMES if name in names] + sorted(names - set(ALL_GAMES))
+    for limit in sorted({row["time_limit"] for row in rows}):
+        now = [row for row in rows if row["time_limit"] == limit]
+        parts.append(_objectives(now, known, solvers, f"{limit:g} s, {good[0]['unit']}"))
+        gaps = {solver: statistics.gaps_of(now, solver, known.objective) for solver in solvers}
+        gaps = {solver: own for solver, own in gaps.items() if own}
+        parts.append(_methods(now, gaps, known, f"Methods after {limit:g} s"))
+        if len(gaps) > 1:
+            parts.append(_wins(gaps, f"Wins / ties / losses of the row, {limit:g} s"))
+        parts.append(_Picture(f"Performance profile, {limit:g} s", _profile(gaps)))
+    parts.append(_Picture("Gap over time, longest limit", _curves(rows, known, solvers)))
+    return _Section(game, parts + _drawn(folder, game, good, pictures, notes))
 
 
-def _curves(rows: list[Row], best: dict[str, float], solvers: list[str]) -> bytes:
-    """Mean gap over time; a cell counts from its first solution on."""
-    figure, axes = _axes("seconds", "mean gap to the best known")
+def _known(game: str, rows: list[Row], store: Path, notes: list[str]) -> _Known:
+    """The better of what these rows say and of what the store has."""
+    known = _Known({}, {})
+    instances = {}
+    for row in rows:
+        title = row["title"]
+        instances[title] = row["instance"]
+        known.objective[title] = min(known.objective.get(title, np.inf), row["objective"])
+        known.bound[title] = max(known.bound.get(title, -np.inf), row["bound"])
+    for title, instance in instances.items():
+        try:
+            entry = read_entry(store, game, json.loads(instance))
+        except InputError as error:
+            notes.append(str(error))
+            continue
+        if entry is not None:
+            known.objective[title] = min(known.objective[title], entry.objective)
+            known.bound[title] = max(known.bound[title], entry.bound)
+    return known
+
+
+def _objectives(rows: list[Row], known: _Known, solvers: list[str], what: str) -> _Table:
+    """Mean objective of each solver on each instance."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["objective"] is not None:
+            values.setdefault((row["title"], row["solver"]), []).append(row["objective"])
+
+    def cell(title: str, solver: str) -> str:
+        own = values.get((title, solver))
+        return f"{mean(own):.6g}" if own else "-"
+
+    shown = list(known.objective)[:MANY]
+    more = len(known.objective) - len(shown)
+    heading = f"Mean objective after {what}" + (
+        f" (the first {MANY} instances of {MANY + more})" if more else ""
+    )
+    return _Table(
+        heading,
+        ["instance", *solvers, "best known", "bound"],
+        [
+            [
+                title,
+                *(cell(title, solver) for solver in solvers),
+                f"{known.objective[title]:.6g}",
+                f"{known.bound[title]:.6g}",
+            ]
+            for title in shown
+        ],
+    )
+
+
+def _methods(
+    rows: list[Row], gaps: Mapping[str, statistics.Gaps], known: _Known, heading: str
+) -> _Table:
+    """Each solver: gaps, seconds, proofs, and its comparison with the first."""
+    reference = next(iter(gaps))
+    table = []
+    for solver, own in gaps.items():
+        mine = [row for row in rows if row["solver"] == solver]
+        done = [row for row in mine if row["objective"] is not None]
+        to_bound = [statistics.gap_to(row["objective"], known.bound[row["title"]]) for row in done]
+        paired = None if solver == reference else statistics.compare(own, gaps[reference])
+        table.append(
+            [
+                solver,
+                f"{mean(own.values()):.3%}",
+                f"{np.median(list(own.values())):.3%}",
+                f"{mean(to_bound):.3%}" if to_bound else "-",
+                f"{mean(row['wall_s'] for row in done):.2f}" if done else "-",
+                f"{sum(bool(row['proved']) for row in done)}",
+                f"{len(mine)}, {len(mine) - len(done)}",
+                _interval(paired),
+            ]
+        )
+    header = [
+        "solver",
+        "mean gap to best known",
+        "median",
+        "mean gap to bound",
+        "mean seconds",
+        "proved",
+        "cells, failed",
+        f"difference from {reference}, {statistics.CONFIDENCE:.0%} interval",
+    ]
+    return _Table(heading, header, table)
+
+
+def _interval(paired: statistics.Paired | None) -> str:
+    """An interval over instances, which one instance does not have."""
+    if paired is None or paired.instances == 1:
+        return "-"
+    return f"{paired.low:+.3%} to {paired.high:+.3%}"
+
+
+def _wins(gaps: Mapping[str, statistics.Gaps], heading: str) -> _Table:
+    """Every solver against every other, cell by cell."""
+
+    def cell(own: str, other: str) -> str:
+        paired = None if own == other else statistics.compare(gaps[own], gaps[other])
+        return f"{paired.wins} / {paired.ties} / {paired.losses}" if paired else ""
+
+    rows = [[solver, *(cell(solver, other) for other in gaps)] for solver in gaps]
+    return _Table(heading, ["solver", *gaps], rows)
+
+
+def _profile(gaps: Mapping[str, statistics.Gaps]) -> bytes:
+    """Share of cells within a factor of the best known; failed cells are in no factor."""
+
+    def plot(axes: Axes) -> None:
+        ratios = np.linspace(1.0, LARGEST_RATIO, 500)
+        for solver, own in gaps.items():
+            axes.step(ratios, statistics.profile(own, ratios), where="post", label=solver)
+        axes.set(xlabel="objective / best known", ylabel="share of cells", ylim=(0, 1.02))
+        axes.set_xlim(1, LARGEST_RATIO)
+
+    return _figure(plot)
+
+
+def _curves(rows: list[Row], known: _Known, solvers: list[str]) -> bytes:
+    """Mean gap over time; drawn from when every cell of the solver has a solution."""
     longest = max(row["time_limit"] for row in rows)
-    times = np.geomspace(1e-3, longest, 200)
-    for solver in solvers:
-        gaps = []
-        for row in rows:
-            curve = json.loads(row["curve"])
-            if row["solver"] != solver or row["time_limit"] != longest or not curve:
-                continue
-            seconds = np.array([point[0] for point in curve])
-            values = np.array([point[1] for point in curve]) / best[row["title"]] - 1
-            at = np.searchsorted(seconds, times, side="right") - 1
-            gaps.append(np.where(at >= 0, values[np.maximum(at, 0)], np.nan))
-        if gaps:
-            table = np.array(gaps)
-            whole = ~np.isnan(table).any(axis=0)
-            axes.plot(times[whole], table[:, whole].mean(axis=0), label=solver)
-    axes.set_xscale("log")
-    return _png(figure, axes)
+    times = np.geomspace(EARLIEST, longest, 200)
+
+    def plot(axes: Axes) -> None:
+        for solver in solvers:
+            own = [
+                row
+                for row in rows
+                if row["solver"] == solver
+                and row["time_limit"] == longest
+                and row["objective"] is not None
+            ]
+            if own:
+                gap, whole = statistics.anytime(own, known.objective, times)
+                axes.plot(times[whole], gap[whole], label=solver)
+        axes.set(xlabel="seconds", ylabel="mean gap to the best known", xscale="log")
+
+    return _figure(plot)
 
 
-def _axes(x: str, y: str) -> tuple[Figure, Any]:
+def _drawn(
+    folder: Path, game: str, rows: list[Row], pictures: int, notes: list[str]
+) -> list[_Table | _Picture]:
+    """The best solutions of the first instances, checked before they are drawn."""
+    best: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (row["objective"], row["wall_s"], row["key"])):
+        best.setdefault(row["title"], row)
+    titles = list(dict.fromkeys(row["title"] for row in rows))[:pictures]
+    found: list[_Table | _Picture] = []
+    for title in titles:
+        row = best[title]
+        try:
+            png = _draw(folder / "solutions" / f"{row['key']}.txt", game, row)
+        except InputError as error:
+            notes.append(str(error))
+            continue
+        heading = f"{title}: {row['objective']:.6g} {row['unit']} by {row['solver']}"
+        found.append(_Picture(heading, png))
+    return found
+
+
+def _draw(path: Path, name: str, row: Row) -> bytes:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    game = get_game(name)
+    instance = json.loads(row["instance"])
+    problem = problem_of(name, json.dumps(instance, sort_keys=True))
+    solution = unpack(game, text, str(path))
+    faults = game.validate(problem, solution)
+    if faults:
+        raise InputError(f"{path}: not a valid solution ({faults[0]})")
+    instances = import_module(f"{GAMES[name]}.instances")
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "solution.png"
+        if hasattr(instances, "draw_solution"):
+            instances.draw_solution(instance, problem, solution, out, method=row["method"])
+        else:
+            draw = import_module(f"{GAMES[name]}.picture").draw
+            draw(problem, solution, out, method=row["method"])
+        return out.read_bytes()
+
+
+def _training(runs: list[tuple[str, list[dict[str, float]]]]) -> bytes:
+    """Saving and loss over the iterations of training runs."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for name, rows in runs:
+        iterations = [row["iteration"] for row in rows]
+        (line,) = left.plot(iterations, [row["saving"] for row in rows], label=f"{name}, mean")
+        best = [row["best"] for row in rows]
+        left.plot(iterations, best, "--", color=line.get_color(), label=f"{name}, best so far")
+        right.plot(iterations, [row["loss"] for row in rows], label=name)
+    left.set(xlabel="iteration", ylabel="saving")
+    right.set(xlabel="iteration", ylabel="loss")
+    for axes in (left, right):
+        axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _environment(rows: list[Row]) -> _Table:
+    """Machines, versions, commits, dates and load averages behind the figures."""
+
+    def span(name: str) -> str:
+        values = sorted({row[name] for row in rows if row[name] is not None})
+        if not values or len(values) == 1:
+            return str(values[0]) if values else "-"
+        return f"{values[0]} to {values[-1]}"
+
+    facts = {name: ", ".join(sorted({str(row[name]) for row in rows})) for name in MACHINE}
+    facts["commit"] = ", ".join(sorted({row["commit"] for row in rows}))
+    facts["UTC"], facts["load average"] = span("date"), span("load")
+    return _Table("Machine and versions", ["what", "value"], [[k, v] for k, v in facts.items()])
+
+
+def _figure(plot: Callable[[Axes], None]) -> bytes:
     figure = Figure(figsize=(8, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    return figure, axes
-
-
-def _png(figure: Figure, axes: Any) -> bytes:
+    plot(axes)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)
     return buffer.getvalue()
 
 
-def _markdown(sections: list[_Section], notes: list[str]) -> str:
+def _markdown(sections: list[_Section], notes: Mapping[str, list[str]]) -> str:
     lines = ["# Sweep"]
     for section in sections:
         lines += ["", f"## {section.title}"]
-        for heading, header, rows in section.tables:
-            lines += ["", f"### {heading}", "", markdown_table(header, rows)]
-    if notes:
-        lines += ["", "## Failed cells", "", *(f"- {note}" for note in notes)]
+        for part in section.parts:
+            if isinstance(part, _Table):
+                lines += ["", f"### {part.heading}", "", markdown_table(part.header, part.rows)]
+    for heading, items in notes.items():
+        if items:
+            lines += ["", f"## {heading}", "", *(f"- {item}" for item in items)]
     return "\n".join(lines) + "\n"
 
 
-def _html(title: str, sections: list[_Section], notes: list[str]) -> str:
+def _html(title: str, sections: list[_Section], notes: Mapping[str, list[str]]) -> str:
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
         parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        for heading, header, rows in section.tables:
-            parts.append(f"<h3>{html.escape(heading)}</h3>{_table(header, rows)}")
-        for heading, png in section.pictures:
-            data = base64.b64encode(png).decode()
-            text = html.escape(heading)
-            parts.append(f'<h3>{text}</h3><img alt="{text}" src="data:image/png;base64,{data}">')
-    if notes:
-        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        parts.append(f'<h2>Failed cells</h2><ul class="error">{items}</ul>')
+        for part in section.parts:
+            text = html.escape(part.heading)
+            parts.append(f"<h3>{text}</h3>")
+            if isinstance(part, _Table):
+                parts.append(_html_table(part))
+            else:
+                data = base64.b64encode(part.png).decode()
+                parts.append(f'<img alt="{text}" src="data:image/png;base64,{data}">')
+    for heading, items in notes.items():
+        if items:
+            listed = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+            parts.append(f'<h2>{html.escape(heading)}</h2><ul class="error">{listed}</ul>')
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
@@ -291,10 +437,13 @@ def _html(title: str, sections: list[_Section], notes: list[str]) -> str:
     )
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+def _html_table(table: _Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape(value)}</td>" for value in row) + "</tr>"
-        for row in rows
+        for row in table.rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

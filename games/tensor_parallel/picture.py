@@ -1,12 +1,16 @@
-"""The picture of a sharded layer: parameters as rectangles, cut as the mesh splits them."""
+"""Pictures: parameters of a layer as rectangles that the mesh cuts, and memory in use over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from games.tensor_parallel.mesh import Mesh
 from games.tensor_parallel.plan import Spec, shown
+from games.tensor_parallel.problem import ShardingProblem
+from games.tensor_parallel.solution import Strategies, objective
 from hlo_frontend.errors import InputError
 
 COLOURS = ("#4477aa", "#ee6677", "#bbbbbb")  # of the mesh axes, and of what is whole
@@ -82,6 +86,43 @@ def draw(
         axis.set_title(f"{text}\n{size}  {shown(specs[name])}", fontsize=7)
     figure.suptitle(title)
     figure.tight_layout()
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--plot {path}: cannot be written ({error})") from error
+    finally:
+        pyplot.close(figure)
+
+
+def draw_usage(problem: ShardingProblem, solution: Strategies, path: Path, *, method: str) -> None:
+    """Writes the picture (.svg or .png) of the usage over time, with the limit.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    import matplotlib  # noqa: PLC0415
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    used = problem.node_usage[problem.node_start[:-1] + solution.choice]
+    change = np.zeros(problem.num_times + 1, dtype=np.int64)
+    np.add.at(change, problem.interval[:, 0], used)
+    np.subtract.at(change, problem.interval[:, 1], used)
+    figure, axis = pyplot.subplots(figsize=(9, 3.6), layout="constrained")
+    axis.fill_between(
+        np.arange(len(change)), np.cumsum(change), step="post", color=COLOURS[0], alpha=0.5
+    )
+    if problem.usage_limit is not None:
+        axis.axhline(problem.usage_limit, color=COLOURS[1], label="limit")
+        axis.legend(frameon=False)
+    axis.set_xlabel("time")
+    axis.set_ylabel("usage")
+    axis.set_title(
+        f"{problem.name} ({method}): cost {objective(problem, solution):,.0f},"
+        f" {problem.num_nodes:,} nodes",
+        fontsize=9,
+    )
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import polars as pl
 import pytest
+from sweep_rows import run_here
 
+from experiments.common import ROOT
 from experiments.sweep import execute
-from experiments.sweep.config import read_sweep
+from experiments.sweep.config import SUITES, read_sweep
 from experiments.sweep.report import write_report
 from hlo_frontend.errors import InputError
 
@@ -84,7 +92,10 @@ def test_a_sweep_is_kept_resumed_and_reported(cells, tmp_path):
     assert all(source.startswith("data:image/png;base64,") for source in page.loads)
     assert "offset_allocation" in page.text
     assert "missing.csv" in page.text
-    assert "lowest_first" in (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text()
+    for part in ("lowest_first", "Wins / ties / losses", "gap to bound", "load average"):
+        assert part in text
+    assert len(page.loads) == 4  # profile, curves, two solutions
 
     damaged = next((folder / "cells").iterdir())
     damaged.write_text(damaged.read_text()[:40])
@@ -129,6 +140,7 @@ def _deadly_reduce(self, protocol):
             "2,000,000 cells",
         ),
         ("solvers = [", "not a TOML file"),
+        ('[[instances]]\ngame = "offset_allocation"\nfile = 3\nseed = 1', "key seed is unknown"),
     ],
 )
 def test_bad_sweeps_are_one_line(text, says, tmp_path):
@@ -142,3 +154,101 @@ def test_bad_sweeps_are_one_line(text, says, tmp_path):
 def test_no_sweep_is_one_line(tmp_path):
     with pytest.raises(InputError, match="no sweep was run there"):
         write_report(tmp_path)
+
+
+def test_suites_have_names_and_every_game(tmp_path):
+    with pytest.raises(InputError, match="suite smke is unknown; did you mean smoke"):
+        read_sweep(Path("smke"))
+    for name, path in SUITES.items():
+        cells = read_sweep(Path(name))
+        assert cells == read_sweep(path)
+        problems = {(cell.game, json.dumps(cell.instance, sort_keys=True)) for cell in cells}
+        assert {game for game, _ in problems} >= {
+            "chunk_selection",
+            "co_scheduling",
+            "memory_mapping",
+            "offset_allocation",
+            "tensor_parallel",
+        }
+        if name == "smoke":
+            assert sum(cell.time_limit for cell in cells) < 60
+            for game, instance in problems:
+                execute.problem_of(game, instance)
+        if name == "standard":
+            assert sum(cell.time_limit for cell in cells) < 3000
+
+
+SLOW_SWEEP = """
+import sys, time
+from pathlib import Path
+from experiments.sweep import execute
+from experiments.sweep.config import CellConfig
+
+def slow(cell):
+    time.sleep(0.05)
+    return {"objective": 1.0, "bound": 1.0}
+
+if __name__ == "__main__":
+    cells = [CellConfig("offset_allocation", {"generated": n}, "x", 1.0, 0) for n in range(60)]
+    execute.run(cells, Path(sys.argv[1]), resume=True, measure=slow)
+"""
+
+
+def test_a_killed_sweep_goes_on_with_what_is_missing(tmp_path):
+    script, folder = tmp_path / "slow_sweep.py", tmp_path / "out"
+    script.write_text(SLOW_SWEEP)
+    command = [sys.executable, str(script), str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = subprocess.Popen(command, env=environment)
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("cells/*.json"))) < 10:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = {p.name: p.stat().st_mtime_ns for p in folder.glob("cells/*.json")}
+    assert 10 <= len(before) < 60
+    for path in folder.glob("cells/*.json"):
+        json.loads(path.read_text())
+    subprocess.run(command, env=environment, check=True)
+    after = {p.name: p.stat().st_mtime_ns for p in folder.glob("cells/*.json")}
+    assert len(after) == 60
+    assert before.items() <= after.items()
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(cells, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    run_here(cells[:2], folder)
+    real = Path.write_bytes
+
+    def full(self, data):
+        if self.parent.name == "cells":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot be written .No space left on device") as caught:
+        run_here(cells, folder, resume=True)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    write_report(folder)
+    assert pl.read_parquet(folder / "results.parquet").height == 2
+
+
+def test_training_curves_and_damaged_solutions(cells, tmp_path):
+    folder, run = tmp_path / "out", tmp_path / "run"
+    run_here(cells[:1], folder)
+    with pytest.raises(InputError, match="give a folder of `compiler-rl train`"):
+        write_report(folder, training=[run])
+    run.mkdir()
+    row = {"iteration": 1, "saving": 0.1, "best": 0.2, "loss": 3.0}
+    (run / "progress.jsonl").write_text(json.dumps(row) + "\n")
+    assert write_report(folder, training=[run]) == []
+    assert "Training" in (folder / "report.html").read_text()
+    (run / "progress.jsonl").write_text('{"iteration": 1')
+    with pytest.raises(InputError, match=r"progress.jsonl: damaged"):
+        write_report(folder, training=[run])
+    (solution,) = (folder / "solutions").iterdir()
+    solution.write_text("eJw=")
+    (note,) = write_report(folder)
+    assert "not a solution of offset_allocation" in note
