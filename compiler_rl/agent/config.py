@@ -22,7 +22,8 @@ class Config:
         model: what search steps through: the game's own rules, or what the network learned of them.
         seed: of everything random.
         instances: size of the pool of training problems.
-        batch: games played side by side.
+        batch: games of an iteration.
+        parts: into which they are cut; each is played at once, at the same time on a cluster.
         simulations: of search for each move; the first iterations (`cloning`) use none.
         cloning: iterations in which the best of `tries` noisy games by the game's own prior is
             cloned.
@@ -46,6 +47,7 @@ class Config:
     seed: int = 0
     instances: int = 64
     batch: int = 32
+    parts: int = 1
     simulations: int = 16
     cloning: int = 4
     tries: int = 16
@@ -66,12 +68,13 @@ class Config:
         """Raises InputError for an impossible value."""
         if self.model not in MODELS:
             raise InputError(f"model {self.model}: expected one of {', '.join(MODELS)}")
-        for name in ("instances", "batch", "simulations", "tries", "iterations", "width", "latent"):
+        numbers = ("instances", "batch", "parts", "simulations", "tries", "iterations", "width")
+        more = ("latent", "unroll", "replay", "updates", "minibatch", "checkpoint_every")
+        for name in (*numbers, *more):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("unroll", "replay", "updates", "minibatch", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.batch % self.parts:
+            raise InputError(f"batch {self.batch}: expected a multiple of parts, {self.parts}")
         if self.annealing < 0:
             raise InputError(f"annealing {self.annealing}: expected 0 or more moves")
         if self.cloning < 0 or self.cloning > self.iterations:

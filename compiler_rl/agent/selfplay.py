@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -119,6 +119,21 @@ class SelfPlay:
         columns = {name: np.concatenate([each[name] for each in trail]) for name in trail[0]}
         moves = int(columns["active"].any(axis=1).sum())
         return Games(**{name: column[:moves] for name, column in columns.items()})
+
+
+def joined(parts: Sequence[Games]) -> Games:
+    """Batches side by side; the shorter ones end with moves that are not active."""
+    moves = max(len(part.active) for part in parts)
+
+    def column(name: str) -> Array:
+        columns = []
+        for part in parts:
+            values = getattr(part, name)
+            missing = moves - len(values)
+            columns.append(np.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1)))
+        return np.concatenate(columns, axis=1)
+
+    return Games(**{field.name: column(field.name) for field in fields(Games)})
 
 
 def _moves(

@@ -23,11 +23,12 @@ from flax import nnx
 from tensorboardX import SummaryWriter
 
 from compiler_rl.agent import weights as weight_files
+from compiler_rl.agent.actors import Actors, Part, play_here
 from compiler_rl.agent.config import Config
 from compiler_rl.agent.guided import Imitating
 from compiler_rl.agent.network import View, masked, two_hot
 from compiler_rl.agent.replay import Replay
-from compiler_rl.agent.selfplay import Games, SelfPlay, stack
+from compiler_rl.agent.selfplay import Games, SelfPlay, joined, stack
 from compiler_rl.agent.weights import Agent, new_agent, shape_of
 from compiler_rl.search.gumbel import Settings
 from games.base import Game, Result
@@ -68,17 +69,19 @@ def train(
     out: Path,
     *,
     report: Callable[[Progress], None] | None = None,
+    actors: Actors = play_here,
 ) -> Agent:
     """Trains an agent; goes on from the last checkpoint in `out` if there is one.
 
     Leaves in `out` the checkpoints, `weights.crlw`, `progress.jsonl` and TensorBoard's scalars.
-    The same configuration gives the same weights on the same machine, interrupted or not.
+    The same configuration gives the same weights on the same machine, interrupted or not, whoever
+    plays the games (`actors`).
 
     Raises:
         InputError: checkpoints of another game, configuration or version, or damaged ones; a loss
             that is not a number (the last good checkpoint stays).
     """
-    trainer = _Trainer(game, config, out)
+    trainer = _Trainer(game, config, out, actors)
     try:
         trainer.run(report)
     finally:
@@ -89,8 +92,9 @@ def train(
 class _Trainer:
     """The state of a training run."""
 
-    def __init__(self, game: Game, config: Config, out: Path) -> None:
+    def __init__(self, game: Game, config: Config, out: Path, actors: Actors) -> None:
         self.game = game
+        self.actors = actors
         self.config = config
         self.out = out
         generator = import_module(f"{GAMES[game.name]}.generator")
@@ -103,9 +107,6 @@ class _Trainer:
         for number, arrays in enumerate(self.arrays):
             self.buckets.setdefault(str(jax.tree.map(jnp.shape, arrays)), []).append(number)
         self.agent = new_agent(game, config, shape_of(game, self.arrays))
-        self.self_play = SelfPlay(
-            game, self.agent.player, Settings(simulations=config.simulations), self.agent.shape[2]
-        )
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(CLIP), optax.adamw(config.learning_rate)
         )
@@ -168,13 +169,27 @@ class _Trainer:
             np.tile(np.linspace(0.0, CLONE_NOISE, tries), number) if cloning else np.ones(number)
         )
         simulations = 1 if cloning else config.simulations
-        games = self.self_play.play(
-            self.agent.weights,
-            stack([self.arrays[problem] for problem in chosen]),
-            key,
-            noise,
-            simulations,
-        )
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.agent.weights)]
+        parts = [
+            Part(
+                game=self.game.name,
+                config=config,
+                shape=self.agent.shape,
+                weights=leaves,
+                arrays=stack([self.arrays[problem] for problem in own]),
+                key=np.asarray(jax.random.key_data(jax.random.fold_in(key, index))),
+                noise=loud,
+                simulations=simulations,
+            )
+            for index, (own, loud) in enumerate(
+                zip(
+                    np.split(chosen, config.parts),
+                    np.split(noise, config.parts),
+                    strict=True,
+                )
+            )
+        ]
+        games = joined(self.actors(parts))
         for index, problem in enumerate(chosen):
             self.replay.offer(int(problem), games, index)
         if cloning:

@@ -17,6 +17,7 @@ from compiler_rl.agent.config import Config, read_config
 from compiler_rl.agent.evaluation import Row, evaluate, methods
 from compiler_rl.agent.weights import load, new_agent, shape_of
 from compiler_rl.cli.common import console, evaluate_commands, require_folder
+from compiler_rl.cluster import connected
 from games.base import Game
 from games.files import replace_file
 from games.registry import GAMES, get_game
@@ -33,9 +34,16 @@ def train_agent(
     game: Annotated[str, typer.Argument(help="Name of the game.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoints, scalars and weights.")],
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    executor: Annotated[
+        str, typer.Option(help="process, or ray: the parts of a batch on a cluster.")
+    ] = "process",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster; none: one on this machine.")
+    ] = None,
 ) -> None:
     """Trains an agent for a game, or goes on where training was cut off."""
     # Orbax and TensorBoard take seconds to import, which only training should wait for.
+    from compiler_rl.agent.actors import on_ray  # noqa: PLC0415
     from compiler_rl.agent.training import Progress, train  # noqa: PLC0415
 
     chosen = _trainable(game)
@@ -50,7 +58,13 @@ def train_agent(
             highlight=False,
         )
 
-    train(chosen, settings, out, report=report)
+    if executor == "ray":
+        with connected("--executor ray", ray_address) as ray:
+            train(chosen, settings, out, report=report, actors=on_ray(ray))
+    elif executor == "process":
+        train(chosen, settings, out, report=report)
+    else:
+        raise InputError(f"--executor {executor}: expected process or ray")
     console.print(f"{out / 'weights.crlw'}: the trained weights", highlight=False)
 
 

@@ -7,16 +7,14 @@ recorded.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from typing import Any
 
+from compiler_rl.cluster import RETRIES, connected
 from experiments.sweep.config import CellConfig
 from experiments.sweep.execute import ONE_THREAD, Executor, Measure, record_of, work
 from hlo_frontend.errors import InputError
 
-RETRIES = 3  # of a cell whose worker or node is lost
 WAIT_S = 10.0  # until the size of the cluster is looked at again
 
 
@@ -30,50 +28,36 @@ def ray_executor(address: str | None = None) -> Executor:
     Raises:
         InputError: the extra is not installed, or the cluster cannot be reached.
     """
-    try:
-        ray: Any = import_module("ray")
-    except ImportError as error:
-        raise InputError(
-            '--executor ray: ray is not installed; pip install "compiler-rl[ray]"'
-        ) from error
 
     def execute(
         cells: Sequence[CellConfig], workers: int, measure: Measure
     ) -> Iterator[tuple[CellConfig, dict[str, Any]]]:
         """At most `workers` cells at a time, or as many as the cluster has cores if that is 0."""
-        started = not ray.is_initialized()
-        if started:
+        with connected("--executor ray", address) as ray:
+            task = ray.remote(
+                num_cpus=1,
+                max_retries=RETRIES,
+                runtime_env={"env_vars": ONE_THREAD},
+            )(work)
+            waiting = list(reversed(cells))
+            running: dict[Any, CellConfig] = {}
             try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                line = str(error).splitlines()[0]
-                raise InputError(f"--ray-address {address}: cannot be reached ({line})") from error
-        task = ray.remote(
-            num_cpus=1,
-            max_retries=RETRIES,
-            runtime_env={"env_vars": ONE_THREAD},
-        )(work)
-        waiting = list(reversed(cells))
-        running: dict[Any, CellConfig] = {}
-        try:
-            while waiting or running:
-                room = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-                while waiting and len(running) < room:
-                    cell = waiting.pop()
-                    running[task.remote(cell, measure)] = cell
-                done, _ = ray.wait(list(running), timeout=WAIT_S)
-                for reference in done:
-                    cell = running.pop(reference)
-                    try:
-                        record = ray.get(reference)
-                    except ray.exceptions.RayError as error:
-                        record = record_of(cell, _raiser(error))
-                    yield cell, record
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
-            if started:
-                ray.shutdown()
+                while waiting or running:
+                    room = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
+                    while waiting and len(running) < room:
+                        cell = waiting.pop()
+                        running[task.remote(cell, measure)] = cell
+                    done, _ = ray.wait(list(running), timeout=WAIT_S)
+                    for reference in done:
+                        cell = running.pop(reference)
+                        try:
+                            record = ray.get(reference)
+                        except ray.exceptions.RayError as error:
+                            record = record_of(cell, _raiser(error))
+                        yield cell, record
+            finally:
+                for reference in running:
+                    ray.cancel(reference, force=True)
 
     return execute
 
