@@ -56,7 +56,7 @@ def test_all_parts_are_played_and_joined(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 def test_a_lost_node_loses_no_game(tmp_path, monkeypatch):
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster  # noqa: PLC0415
