@@ -62,8 +62,9 @@ def ray_executor(address: str | None = None) -> Executor:
     return execute
 
 
-def _raiser(error: Exception) -> Any:
+def _raiser(error: Exception) -> Callable[[], dict[str, Any]]:
     def outcome() -> dict[str, Any]:
-        raise InputError(f"the worker was lost {RETRIES + 1} times ({type(error).__name__})")
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise InputError(f"not done by Ray: {last}")
 
     return outcome

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common import ROOT
 from experiments.sweep import execute
 from experiments.sweep.config import CellConfig
 from experiments.sweep.on_ray import ray_executor
@@ -39,6 +40,8 @@ def test_a_lost_node_loses_nothing_and_nothing_finished_is_done_twice(tmp_path, 
 
     # Ray takes the address of the network card for 127.0.0.1, which need not be reachable.
     monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", False)
+    # Nodes have the package; this file is not part of it.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False},
