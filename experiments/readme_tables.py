@@ -24,6 +24,8 @@ from experiments import (
     bench_search,
     bench_sharding,
     bench_simulator,
+    bench_suite,
+    bench_sweep,
     bench_tensor_parallel,
 )
 from experiments.common import RESULTS, ROOT, Results, run
@@ -41,6 +43,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
     "speed": (bench_simulator.NAME, bench_simulator.table),
     "search": (bench_search.NAME, bench_search.table),
+    "standard": (bench_suite.NAME, bench_suite.table),
+    "sweep": (bench_sweep.NAME, bench_sweep.table),
 }
 _BLOCK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
