@@ -62,6 +62,17 @@ def ray_executor(address: str | None = None) -> Executor:
     return execute
 
 
+def _require_reachable(address: str | None) -> None:
+    """Ray itself waits for minutes where nothing answers."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"--ray-address {address}: cannot be reached ({error})") from error
+
+
 def _raiser(error: Exception) -> Callable[[], dict[str, Any]]:
     def outcome() -> dict[str, Any]:
         last = (str(error).strip() or type(error).__name__).splitlines()[-1]
