@@ -30,7 +30,7 @@ _PAGE = """# {title}
 
 ::: games.{name}.solution
 {options}"""
-_OPTIONS = "    options: {members: false, show_root_heading: false}\n"
+_OPTIONS = "    options: {members: false, show_root_heading: false, show_root_toc_entry: false}\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

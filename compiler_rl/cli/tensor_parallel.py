@@ -27,7 +27,7 @@ from games.files import replace_file
 from games.sizes import parse_size
 from games.tensor_parallel import picture, solution
 from games.tensor_parallel.frontend import PICOSECONDS
-from games.tensor_parallel.iopddl_file import read_problem
+from games.tensor_parallel.iopddl_file import read_problem, write_problem
 from games.tensor_parallel.mesh import DEVICES, parse_mesh
 from games.tensor_parallel.models import build
 from games.tensor_parallel.plan import shown
@@ -122,6 +122,10 @@ def shard_model(
     plot: Annotated[
         Path | None, typer.Option(help="Write a picture of the sharded layer (.svg, .png).")
     ] = None,
+    iopddl_out: Annotated[
+        Path | None,
+        typer.Option("--iopddl", help="Write the problem as the contest's .json or .json.gz."),
+    ] = None,
 ) -> None:
     """Finds rules that split a model's parameters over a mesh, and shows what they are worth."""
     for value, option in (
@@ -135,6 +139,7 @@ def shard_model(
         require_positive(value, option)
     require_folder(json_out, "--json")
     require_folder(plot, "--plot")
+    require_folder(iopddl_out, "--iopddl")
     if plot is not None and plot.suffix not in (".svg", ".png"):
         raise InputError(f"--plot {plot}: expected a name ending in .svg or .png")
     if verify_on not in (None, "cpu", "tpu"):
@@ -187,6 +192,8 @@ def shard_model(
         console.print(line, highlight=False)
     if json_out is not None:
         replace_file(json_out, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
+    if iopddl_out is not None:
+        write_problem(iopddl_out, found.problem)
     if plot is not None:
         title = f"{model} on {mesh} {chip}"
         picture.draw(found.best.specs, shapes_of(built.params), devices, plot, title)

@@ -1,4 +1,4 @@
-"""The contest's problem files: `.json` and `.json.gz`, read as a stream.
+"""The contest's problem files: `.json` and `.json.gz`, read as a stream, and written.
 
     {"problem": {"name", "nodes": {"intervals": [[begin, end], ...], "costs": [[...], ...],
      "usages": [[...], ...]}, "edges": {"nodes": [[a, b], ...], "costs": [[...], ...]},
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from games.files import replace_file
 from games.tensor_parallel.problem import Ints, ShardingProblem
 from hlo_frontend.errors import InputError
 
@@ -239,6 +240,33 @@ def read_problem(path: Path) -> ShardingProblem:
                 return _read(_Stream(path, unpacked))  # type: ignore[arg-type]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def write_problem(path: Path, problem: ShardingProblem) -> None:
+    """Writes a problem in the contest's format, compressed if the path ends in `.gz`.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+
+    def rows(values: Ints, starts: Ints) -> list[list[int]]:
+        return [part.tolist() for part in np.split(values, starts[1:-1])] if len(starts) > 1 else []
+
+    nodes = {
+        "intervals": problem.interval.tolist(),
+        "costs": rows(problem.node_cost, problem.node_start),
+        "usages": rows(problem.node_usage, problem.node_start),
+    }
+    edges = {
+        "nodes": problem.edge_nodes.tolist(),
+        "costs": rows(problem.edge_cost, problem.edge_start),
+    }
+    content: dict[str, object] = {"name": problem.name, "nodes": nodes, "edges": edges}
+    if problem.usage_limit is not None:
+        content["usage_limit"] = problem.usage_limit
+    data = json.dumps({"problem": content}, separators=(",", ":")).encode()
+    # No date: the same problem makes the same file.
+    replace_file(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def _read(stream: _Stream) -> ShardingProblem:

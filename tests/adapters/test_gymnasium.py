@@ -87,5 +87,5 @@ def test_problems_of_one_bucket_are_drawn_by_the_seed():
         GameEnv(3)
     with pytest.raises(ValueError, match="expected at least one"):
         GameEnv([])
-    with pytest.raises(InputError, match="expected one of file, generated"):
+    with pytest.raises(InputError, match="expected one of file, generated, test"):
         make_env("offset_allocation")
