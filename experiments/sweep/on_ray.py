@@ -62,9 +62,9 @@ def ray_executor(address: str | None = None) -> Executor:
     return execute
 
 
-def _require_reachable(address: str | None) -> None:
+def _require_reachable(address: str) -> None:
     """Ray itself waits for minutes where nothing answers."""
-    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
         return
     try:

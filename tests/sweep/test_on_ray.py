@@ -96,7 +96,7 @@ def test_a_lost_node_loses_nothing_and_nothing_finished_is_done_twice(tmp_path, 
 def test_what_ray_cannot_do_is_one_line(tmp_path):
     pytest.importorskip("ray")
     cell = CellConfig("offset_allocation", {"generated": 1}, "exact", 1.0, 0)
-    for address in ("127.0.0.1:1", "127.0.0.1:here", "auto"):
+    for address in ("127.0.0.1:1", "127.0.0.1:here"):
         with pytest.raises(InputError, match="cannot be reached") as caught:
             execute.run([cell], tmp_path / "out", executor=ray_executor(address))
         assert "\n" not in str(caught.value)
