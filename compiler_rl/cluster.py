@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +13,7 @@ from typing import Any
 from hlo_frontend.errors import InputError
 
 RETRIES = 3  # of a task whose worker or node is lost
+CONNECT_S = 5.0
 
 
 @contextmanager
@@ -33,16 +36,29 @@ def connected(option: str, address: str | None = None) -> Iterator[Any]:
         ) from error
     started = not ray.is_initialized()
     if started:
+        wanted = address or os.environ.get("RAY_ADDRESS") or "local"
+        _require_reachable(wanted)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=wanted, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             line = str(error).splitlines()[0]
-            raise InputError(f"--ray-address {address}: cannot be reached ({line})") from error
+            raise InputError(f"--ray-address {wanted}: cannot be reached ({line})") from error
     try:
         yield ray
     finally:
         if started:
             ray.shutdown()
+
+
+def _require_reachable(address: str) -> None:
+    """Ray itself waits for minutes where nothing answers."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(f"--ray-address {address}: cannot be reached ({error})") from error
 
 
 def run_all(

@@ -7,7 +7,7 @@ recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from compiler_rl.cluster import RETRIES, connected
@@ -60,17 +60,6 @@ def ray_executor(address: str | None = None) -> Executor:
                     ray.cancel(reference, force=True)
 
     return execute
-
-
-def _require_reachable(address: str) -> None:
-    """Ray itself waits for minutes where nothing answers."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return
-    try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"--ray-address {address}: cannot be reached ({error})") from error
 
 
 def _raiser(error: Exception) -> Callable[[], dict[str, Any]]:
