@@ -15,6 +15,7 @@ The rules that a legal pipeline keeps (the validator checks each on its own):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from games.co_scheduling.problem import (
 )
 from games.co_scheduling.simulator import make_order, simulate
 
+KNOWN = 32  # problems whose bounds are kept
 _NO_TABLE = np.zeros((0, 0))
 
 
@@ -155,6 +157,7 @@ def whole(problem: CoSchedulingProblem) -> Structure:
     return cut(problem, decode, prefill, np.zeros(MAX_NANO, dtype=np.bool_))
 
 
+@lru_cache(maxsize=KNOWN)
 def lower_bound(problem: CoSchedulingProblem) -> float:
     """Seconds a layer that no pipeline of any structure beats.
 
@@ -178,6 +181,7 @@ def _cheapest(problem: CoSchedulingProblem) -> Floats:
     return (share / np.maximum(speeds, 1e-12)).min(axis=1)
 
 
+@lru_cache(maxsize=KNOWN)
 def least_work(problem: CoSchedulingProblem) -> tuple[float, float, float, float]:
     """Seconds of compute, decode and prefill attention and network, each of its best structure."""
     seconds = problem.seconds

@@ -139,6 +139,24 @@ def test_cp_sat_proves_the_period_and_annealing_reaches_it():
     assert (fixed.solution.structure.decode == structure.decode).all()
 
 
+def test_cp_sat_over_all_structures_is_no_worse_than_over_any():
+    problem = problem_of(NO_INTERFERENCE, decode=256, prefill=128, layers=40, tp=1)
+    result = cp_sat(problem, time_limit=8.0)
+    assert GAME.validate(problem, result.solution) == []
+    assert result.detail["structures"] >= len(list(candidates(problem)))
+    assert result.detail["periodic_bound"] <= result.objective
+    assert result.detail["proved_periodic"] == (result.detail["open"] == 0)
+    for structure in list(candidates(problem))[:3]:
+        fixed = order_search(problem, structure, time_limit=0.2)
+        if result.detail["proved_periodic"]:
+            assert result.objective <= fixed.objective * 1.01
+        assert result.detail["periodic_bound"] <= fixed.objective * (1 + 1e-6)
+    race = local_search(problem, time_limit=0.0, moves=4000)
+    own = cp_sat(problem, time_limit=3.0, start=race.solution)
+    assert own.objective <= race.objective
+    assert own.detail["structures"] == 1
+
+
 @pytest.mark.parametrize("mode", [STATIC, DYNAMIC])
 def test_cp_sat_with_shares_is_valid_and_no_worse_than_its_start(mode):
     problem = problem_of(mode, decode=384, prefill=128, layers=20)
