@@ -185,7 +185,11 @@ def _before(pipeline: Pipeline, names: dict[int, str]) -> dict[int, str]:
 
 
 def chrome_trace(problem: CoSchedulingProblem, pipeline: Pipeline) -> dict[str, Any]:
-    """The whole timetable as trace events; times in microseconds, a row for each resource."""
+    """The whole timetable in the Trace Event Format: times in microseconds, a row a resource.
+
+    Perfetto and others take complete events of a row only if they nest, and round begin and length
+    on their own: every event ends a nanosecond early, so that it never laps over the next.
+    """
     names = nano_names(problem, pipeline)
     tokens = pipeline.structure.tokens()
     events: list[dict[str, Any]] = [
@@ -198,7 +202,8 @@ def chrome_trace(problem: CoSchedulingProblem, pipeline: Pipeline) -> dict[str, 
     for slot, name in names.items():
         row = int(RESOURCE[slot % SLOTS])
         for layer in range(problem.layers):
-            start, end = pipeline.start[slot, layer], pipeline.end[slot, layer]
+            begin = round(pipeline.start[slot, layer] * 1e9)
+            length = max(round(pipeline.end[slot, layer] * 1e9) - begin - 1, 0)
             events.append(
                 {
                     "name": name,
@@ -206,8 +211,8 @@ def chrome_trace(problem: CoSchedulingProblem, pipeline: Pipeline) -> dict[str, 
                     "ph": "X",
                     "pid": 0,
                     "tid": row,
-                    "ts": start * 1e6,
-                    "dur": (end - start) * 1e6,
+                    "ts": begin / 1e3,
+                    "dur": length / 1e3,
                     "args": {
                         "layer": layer,
                         "nano_batch": slot // SLOTS,
@@ -216,6 +221,7 @@ def chrome_trace(problem: CoSchedulingProblem, pipeline: Pipeline) -> dict[str, 
                     },
                 }
             )
+    events.sort(key=lambda event: event.get("ts", -1.0))
     return {"displayTimeUnit": "ms", "traceEvents": events}
 
 
