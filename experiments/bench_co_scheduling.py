@@ -203,18 +203,18 @@ def _measure(problem: CoSchedulingProblem, solver: Solver, time_limit: float, se
 def _measure_hlo(path: Path) -> Cell:
     """Orders of a compiled program's asynchronous copies, under its own peak of memory."""
     device = get_device("tpu-v5e")
-    problem = hlo_order.order_problem(read_text(path), path.name, device)
-    found = {
-        "compiler": hlo_orders.own_order(problem),
-        "greedy": hlo_orders.greedy_order(problem),
-        "annealing": hlo_orders.annealed_order(problem, time_limit=HLO_SECONDS),
-    }
+    program = hlo_order.order_program(read_text(path), path.name, device)
+    found = hlo_orders.all_orders(program, time_limit=HLO_SECONDS)
     return {
-        "instructions": len(problem.names),
-        "pairs": problem.pairs,
-        "bound": hlo_order.least_seconds(problem),
-        "valid": not any(hlo_order.validate_order(problem, r.solution) for r in found.values()),
-        **{name: result.objective for name, result in found.items()},
+        "instructions": sum(len(problem.names) for problem in program.problems),
+        "pairs": program.pairs,
+        "bound": found[0].bound,
+        "valid": not any(
+            hlo_order.validate_order(problem, order)
+            for each in found
+            for problem, order in zip(each.problems, each.orders, strict=True)
+        ),
+        **{each.method: each.seconds for each in found},
     }
 
 

@@ -118,11 +118,9 @@ def _inline(
         callees = inlined_computations(instruction)
         inner_loop, inner_executions = loop, executions
         if instruction.opcode == "while":
-            trip_count, known = _trip_count(module, computation, instruction)
-            inner_loop, inner_executions = len(flat.loops), executions * trip_count
-            flat.loops.append(
-                FlatLoop(instruction.name, len(flat.steps), 0, trip_count, known, loop)
-            )
+            trips, known = trip_count(module, computation, instruction)
+            inner_loop, inner_executions = len(flat.loops), executions * trips
+            flat.loops.append(FlatLoop(instruction.name, len(flat.steps), 0, trips, known, loop))
         frames = tuple(
             _inline(
                 module,
@@ -146,7 +144,7 @@ def _inline(
     return number
 
 
-def _trip_count(module: Module, caller: Computation, loop: Instruction) -> tuple[int, bool]:
+def trip_count(module: Module, caller: Computation, loop: Instruction) -> tuple[int, bool]:
     """(trip count, whether it is known) of a `while`."""
     known = loop.config.get("known_trip_count")
     if isinstance(known, dict) and str(known.get("n", "")).isdigit():

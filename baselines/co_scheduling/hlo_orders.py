@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -22,6 +24,7 @@ from games.co_scheduling.hlo_order import (
     PLAIN,
     START,
     OrderProblem,
+    OrderProgram,
     least_seconds,
     peak,
     run_order,
@@ -207,6 +210,58 @@ def annealed_order(
                 aim = min(0.05, time_limit / SLICES)
                 batch = max(1, min(4 * batch, int(batch * aim / seconds)))
     return _result("annealing", problem, kept, started, done)
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Orders of all computations of a program, by one method.
+
+    Attributes:
+        method: who found them.
+        orders: of each computation, as the program has them.
+        problems: the same, with loops that take as long as their bodies do in these orders.
+        seconds: of the program.
+        bound: that no orders beat.
+        wall_s: to find them.
+    """
+
+    method: str
+    orders: tuple[Ints, ...]
+    problems: tuple[OrderProblem, ...]
+    seconds: float
+    bound: float
+    wall_s: float
+
+
+def ordered(program: OrderProgram, method: Callable[[OrderProblem], Result[Ints]]) -> Ordered:
+    """A method on each computation with pairs, inner loops first."""
+    started = time.perf_counter()
+    problems: list[OrderProblem] = []
+    results: list[Result[Ints]] = []
+    bounds: list[float] = []
+    for number in range(len(program.problems)):
+        problem = program.timed(number, [result.objective for result in results])
+        results.append(method(problem) if problem.pairs else own_order(problem))
+        bounds.append(least_seconds(program.timed(number, bounds)))
+        problems.append(problem)
+    return Ordered(
+        method=next(r.method for r, p in zip(results, problems, strict=True) if p.pairs),
+        orders=tuple(result.solution for result in results),
+        problems=tuple(problems),
+        seconds=results[-1].objective,
+        bound=bounds[-1],
+        wall_s=time.perf_counter() - started,
+    )
+
+
+def all_orders(program: OrderProgram, *, time_limit: float, seed: int = 0) -> list[Ordered]:
+    """The compiler's orders, greedy ones, and annealed ones: each gets time for its pairs."""
+
+    def annealed(problem: OrderProblem) -> Result[Ints]:
+        share = problem.pairs / program.pairs
+        return annealed_order(problem, time_limit=time_limit * share, seed=seed)
+
+    return [ordered(program, method) for method in (own_order, greedy_order, annealed)]
 
 
 def _result(

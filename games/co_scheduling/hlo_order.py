@@ -4,8 +4,8 @@ Pairs of `...-start` and `...-done` are operations beside the one stream of ever
 start only queues its work, one after another for each kind of operation, as in XLA's
 latency-hiding scheduler (xla/service/latency_hiding_scheduler.cc); a done waits for it. A legal
 order keeps data and control dependences, parameters first, the order of instructions with side
-effects, and the peak of memory that is in use, in each memory space. What loops and calls do
-inside is not touched, and neither are the pairs in them.
+effects, and the peak of memory that is in use, in each memory space. The bodies of loops have
+orders of their own, each within its own peak; an asynchronous operation stays in its computation.
 
 Not modelled: work that slows down beside copies and collectives because they share the memory, and
 the offsets of a memory space, which a compiler has to assign anew for a new order.
@@ -14,7 +14,8 @@ the offsets of a memory space, which a compiler has to assign anew for a new ord
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,7 +27,8 @@ from games.co_scheduling.device import Device, Floats
 from hlo_frontend import xla_parser
 from hlo_frontend.cost import CostModel
 from hlo_frontend.errors import InputError
-from hlo_frontend.module import Computation, Instruction, Module, decode
+from hlo_frontend.flatten import trip_count
+from hlo_frontend.module import Computation, Instruction, decode
 
 PLAIN, START, DONE = range(3)
 _START, _DONE = "-start", "-done"
@@ -34,16 +36,15 @@ _START, _DONE = "-start", "-done"
 _VIEWS = ("get-tuple-element", "bitcast", "tuple", "opt-barrier")
 _EFFECTS = ("custom-call", "infeed", "outfeed", "send", "recv", "rng-get-and-update-state")
 _COPIES = ("copy-start", "slice-start")
-_ENTRY = re.compile(r"^ENTRY .*\{\s*$", re.MULTILINE)
 _NAME = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
 
 
 @dataclass(frozen=True, eq=False)
 class OrderProblem:
-    """The entry computation of a module; instruction k is the k-th of the compiler's own order.
+    """A computation of a module; instruction k is the k-th of the compiler's own order.
 
     Attributes:
-        name: of the module.
+        name: of the computation.
         names: N names of instructions.
         kind: i64[N] PLAIN, START or DONE.
         seconds: f64[N] time of an instruction alone; of a START that of its operation.
@@ -54,6 +55,7 @@ class OrderProblem:
         uses: i64[U, 2] (instruction, whose bytes it uses).
         lasting: bool[N] the bytes stay in use to the end.
         limit: i64[2] bytes that may be in use, in slow memory and elsewhere.
+        loops: (instruction, how often its body runs, number of the body's problem) of each `while`.
     """
 
     name: str
@@ -67,6 +69,7 @@ class OrderProblem:
     uses: Ints
     lasting: npt.NDArray[np.bool_]
     limit: Ints
+    loops: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -79,14 +82,46 @@ class OrderProblem:
         return np.arange(len(self.names))
 
 
-def order_problem(text: str, where: str, device: Device, limit: int | None = None) -> OrderProblem:
-    """The problem of a module's HLO text.
+@dataclass(frozen=True, eq=False)
+class OrderProgram:
+    """A module: the bodies of its loops, inner ones first, and the entry computation at the end.
+
+    Attributes:
+        name: of the module.
+        problems: of the computations.
+    """
+
+    name: str
+    problems: tuple[OrderProblem, ...]
+
+    @property
+    def entry(self) -> OrderProblem:
+        """The entry computation, in which loops take as long as in the compiler's order."""
+        return self.problems[-1]
+
+    @property
+    def pairs(self) -> int:
+        """Number of asynchronous operations, as they are in the text."""
+        return sum(problem.pairs for problem in self.problems)
+
+    def timed(self, number: int, body_seconds: Sequence[float]) -> OrderProblem:
+        """A problem whose loops take what their bodies do, given the seconds of those before it."""
+        problem = self.problems[number]
+        seconds = problem.seconds.copy()
+        for instruction, runs, body in problem.loops:
+            seconds[instruction] = runs * body_seconds[body]
+        return replace(problem, seconds=seconds)
+
+
+def order_program(text: str, where: str, device: Device, limit: int | None = None) -> OrderProgram:
+    """The problems of a module's HLO text.
 
     Args:
         text: scheduled HLO.
         where: the text comes from, for messages.
         device: rates of work, memory and network.
-        limit: bytes of slow memory that may be in use; as many as in the compiler's order if None.
+        limit: bytes of slow memory that may be in use in the entry computation, loops aside; as
+            many as in the compiler's order if None.
 
     Raises:
         InputError: no scheduled module, no asynchronous pairs, or a limit that is too small.
@@ -94,29 +129,52 @@ def order_problem(text: str, where: str, device: Device, limit: int | None = Non
     module = decode(xla_parser.text_to_proto(text, where), where)
     if not module.scheduled:
         raise InputError(f"{where}: the module has no schedule; dump it after optimizations")
-    entry = module.computations[module.entry]
-    problem = _problem(module, entry, device)
-    if not problem.pairs:
+    model = CostModel(module, xla_parser.cost_analysis)
+    problems: list[OrderProblem] = []
+    numbers: dict[int, int] = {}  # of the problems, by computation
+
+    def read(computation: Computation) -> int:
+        if computation.id not in numbers:
+            loops = []
+            for k, instruction in enumerate(computation.instructions):
+                if instruction.opcode == "while":
+                    runs, _ = trip_count(module, computation, instruction)
+                    loops.append((k, runs, read(module.computations[instruction.called[0]])))
+            problem = _problem(computation, model, device, tuple(loops))
+            for place, runs, body in loops:
+                inner = problems[body]
+                problem.seconds[place] = runs * seconds_of(inner, inner.own)
+            numbers[computation.id] = len(problems)
+            problems.append(problem)
+        return numbers[computation.id]
+
+    read(module.computations[module.entry])
+    program = OrderProgram(module.name, tuple(problems))
+    if not program.pairs:
         raise InputError(
-            f"{where}: the entry computation has no pairs of start and done, nothing to hide;"
-            " give a program with asynchronous collectives or copies"
+            f"{where}: no pairs of start and done in the entry computation or a loop, nothing to"
+            " hide; give a program with asynchronous collectives or copies"
         )
     if limit is not None:
-        least = int(peak(problem, problem.own)[0])
+        least = int(peak(program.entry, program.entry.own)[0])
         if limit < least:
             raise InputError(
                 f"{where}: the compiler's own order needs {least:,} bytes, the limit is {limit:,};"
                 " expected at least as much"
             )
-        problem.limit[0] = limit
-    return problem
+        program.entry.limit[0] = limit
+    return program
 
 
-def _problem(module: Module, entry: Computation, device: Device) -> OrderProblem:
-    instructions = entry.instructions
+def _problem(
+    computation: Computation,
+    model: CostModel,
+    device: Device,
+    loops: tuple[tuple[int, int, int], ...],
+) -> OrderProblem:
+    instructions = computation.instructions
     count = len(instructions)
     at = {instruction.id: k for k, instruction in enumerate(instructions)}
-    model = CostModel(module, xla_parser.cost_analysis)
     kind = np.zeros(count, dtype=np.int64)
     seconds = np.zeros(count)
     queue, start_of = np.full((2, count), -1)
@@ -163,13 +221,13 @@ def _problem(module: Module, entry: Computation, device: Device) -> OrderProblem
     before |= set(pairwise(first))
     lasting = np.zeros(count, dtype=np.bool_)
     lasting[first] = True
-    lasting[sorted(sources[at[entry.root]])] = True
+    lasting[sorted(sources[at[computation.root]])] = True
     for started in np.flatnonzero(kind == START):
         # Without its done, a start is not one of a pair.
         if started not in start_of:
             kind[started], queue[started] = PLAIN, -1
     problem = OrderProblem(
-        name=module.name,
+        name=computation.name,
         names=tuple(instruction.name for instruction in instructions),
         kind=kind,
         seconds=seconds,
@@ -180,6 +238,7 @@ def _problem(module: Module, entry: Computation, device: Device) -> OrderProblem
         uses=np.array(sorted(set(uses)), dtype=np.int64).reshape(-1, 2),
         lasting=lasting,
         limit=np.zeros(2, dtype=np.int64),
+        loops=loops,
     )
     problem.limit[:] = peak(problem, problem.own)
     return problem
@@ -308,14 +367,15 @@ def validate_order(problem: OrderProblem, order: Ints) -> list[str]:
 
 
 def reordered_text(text: str, problem: OrderProblem, order: Ints, where: str) -> str:
-    """The HLO text with the entry computation's instructions in that order.
+    """The HLO text with the problem's computation in that order.
 
     Raises:
         InputError: XLA's parser does not accept the result, or the text is not the problem's.
     """
-    match = _ENTRY.search(text)
+    head = rf"^(?:ENTRY )?%?{re.escape(problem.name)} .*\{{\s*$"
+    match = re.search(head, text, re.MULTILINE)
     if match is None:
-        raise InputError(f"{where}: the HLO text has no entry computation")
+        raise InputError(f"{where}: the HLO text has no computation {problem.name}")
     begin = match.end() + 1
     end = text.index("\n}", begin) + 1
     lines = text[begin:end].splitlines(keepends=True)

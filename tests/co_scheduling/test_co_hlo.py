@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 from co_instances import shared
 
-from baselines.co_scheduling.hlo_orders import annealed_order, greedy_order, own_order
+from baselines.co_scheduling.hlo_orders import (
+    all_orders,
+    annealed_order,
+    greedy_order,
+    own_order,
+)
 from compiler_rl.cli.co_scheduling import coschedule
 from games.co_scheduling.device import get_device
 from games.co_scheduling.hlo_order import (
     DONE,
     START,
     least_seconds,
-    order_problem,
+    order_program,
     peak,
     reordered_text,
     seconds_of,
@@ -44,8 +49,73 @@ ENTRY %main (p0: f32[512,512], p1: f32[512,512]) -> f32[512,512] {{
 """
 
 
+S = f"(s32[], {A}, {A})"
+LOOP = f"""HloModule loop, is_scheduled=true, num_partitions=2
+
+%body (state: (s32[], f32[512,512], f32[512,512])) -> (s32[], f32[512,512], f32[512,512]) {{
+  %state = {S} parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %x = {A} get-tuple-element(%state), index=1
+  %y = {A} get-tuple-element(%state), index=2
+  %start = ({A}, {A}, u32[], u32[]) collective-permute-start(%y), {HOP}
+  %done = {A} collective-permute-done(%start)
+  %d0 = {A} dot(%x, %y), {DOT}
+  %d1 = {A} dot(%d0, %x), {DOT}
+  ROOT %out = {S} tuple(%next, %d1, %done)
+}}
+
+%condition (state.1: (s32[], f32[512,512], f32[512,512])) -> pred[] {{
+  %state.1 = {S} parameter(0)
+  %i.1 = s32[] get-tuple-element(%state.1), index=0
+  %seven = s32[] constant(7)
+  ROOT %less = pred[] compare(%i.1, %seven), direction=LT
+}}
+
+ENTRY %main (p0: f32[512,512], p1: f32[512,512]) -> f32[512,512] {{
+  %p0 = {A} parameter(0)
+  %p1 = {A} parameter(1)
+  %zero = s32[] constant(0)
+  %first = {S} tuple(%zero, %p0, %p1)
+  %w = {S} while(%first), condition=%condition, body=%body
+  ROOT %result = {A} get-tuple-element(%w), index=1
+}}
+"""
+
+
+def test_loops_are_reordered_inside(tmp_path):
+    program = order_program(LOOP, "text", get_device("tpu-v5e"))
+    assert [(problem.name, problem.pairs) for problem in program.problems] == [
+        ("body", 1), ("main", 0),
+    ]  # fmt: skip
+    body = program.problems[0]
+    assert program.entry.loops[0][1:] == (7, 0)
+    own = seconds_of(program.entry, program.entry.own)
+    assert own == pytest.approx(7 * seconds_of(body, body.own))
+    found = {each.method: each for each in all_orders(program, time_limit=0.2)}
+    best = found["annealing"]
+    assert found["compiler"].seconds == pytest.approx(own)
+    # The transfer hides behind the two products.
+    dots = body.seconds[[body.names.index(name) for name in ("d0", "d1")]].sum()
+    link = body.seconds[body.names.index("start")]
+    rest = seconds_of(body, body.own) - dots - link
+    assert best.seconds == pytest.approx(7 * (max(dots, link) + rest), rel=1e-6)
+    assert best.bound <= best.seconds * (1 + 1e-9)
+    for problem, order in zip(best.problems, best.orders, strict=True):
+        assert validate_order(problem, order) == []
+    source, out, report = (tmp_path / name for name in ("in.hlo", "out.hlo", "r.json"))
+    source.write_text(LOOP)
+    coschedule(hlo=source, time_limit=0.5, hlo_out=out, json_out=report)
+    again = order_program(out.read_text(), "text", get_device("tpu-v5e"))
+    assert seconds_of(again.entry, again.entry.own) == pytest.approx(best.seconds, rel=1e-6)
+    data = json.loads(report.read_text())
+    assert sorted(data["loop_orders"]["body"]) == sorted(body.names)
+    assert data["lower_bound"] <= data["objective"] * (1 + 1e-9)
+
+
 def problem_of(text: str = TEXT, limit: int | None = None):
-    return order_problem(text, "text", get_device("tpu-v5e"), limit)
+    return order_program(text, "text", get_device("tpu-v5e"), limit).entry
 
 
 def test_pairs_costs_and_memory_by_hand():
@@ -123,21 +193,21 @@ def test_bad_input_is_one_line(text, limit, expected):
 def test_programs_without_pairs_are_refused():
     path = shared("tpu_hlo", "v5e_mlp_inf_nomsa.txt.gz")
     with pytest.raises(InputError, match="nothing to hide"):
-        order_problem(read_text(path), str(path), get_device("tpu-v5e"))
+        order_program(read_text(path), str(path), get_device("tpu-v5e"))
 
 
 @pytest.mark.parametrize("name", ["v5e_mlp_inf.txt.gz", "v5e_alexnet_inf.txt.gz"])
 def test_real_programs(name):
     path = shared("tpu_hlo", name)
     text = read_text(path)
-    problem = order_problem(text, name, get_device("tpu-v5e"))
+    problem = order_program(text, name, get_device("tpu-v5e")).entry
     assert validate_order(problem, problem.own) == []
     for result in (greedy_order(problem), annealed_order(problem, time_limit=0.0, moves=1000)):
         assert validate_order(problem, result.solution) == []
         assert least_seconds(problem) <= result.objective * (1 + 1e-9)
     assert result.objective <= own_order(problem).objective
     changed = reordered_text(text, problem, result.solution, name)
-    assert order_problem(changed, name, get_device("tpu-v5e")).pairs == problem.pairs
+    assert order_program(changed, name, get_device("tpu-v5e")).pairs == problem.pairs
 
 
 def test_command(tmp_path):
