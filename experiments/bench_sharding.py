@@ -1,8 +1,9 @@
 """Sharding rules for built-in models: ours, Redco's and Megatron's, by the real compiler.
 
-The first two layers of each model, 8 sequences of 512 tokens in bfloat16, on 8 host devices;
-`search` is for the whole model, without compilations. Wire bytes are of one device, once with the
-CPU's promotion of all-reduces to float32 left out and once as they are.
+The first two layers of each model, 8 sequences of 512 tokens in bfloat16, on 8 host devices, or on
+a TPU's topology ahead of time (`--target tpu`: the training steps, with the extra `tpu`); `search`
+is for the whole model, without compilations. Wire bytes are of one device, of the partitioned
+program, and in brackets as the CPU compiles it, which promotes bfloat16 to float32.
 """
 
 from __future__ import annotations
@@ -39,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not in the results file yet, and prints the report."""
     options = parser(__doc__, RESULTS / "sharding.json", time_limit=20.0)
     options.add_argument("--compiles", type=int, default=8, help="plans; default: %(default)s")
+    options.add_argument("--target", choices=("cpu", "tpu"), default="cpu", help="compiler")
     options.set_defaults(seeds=1)
     chosen = options.parse_args(arguments)
     results = Results(chosen.out, NAME)
     for model, mesh, train in POINTS:
+        if chosen.target == "tpu" and not train:
+            continue
         for seed in range(chosen.seeds):
             config = {
                 "model": model,
@@ -50,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "train": train,
                 "time_limit": chosen.time_limit,
                 "compiles": chosen.compiles,
+                "target": chosen.target,
                 "seed": seed,
             }
             results.measure(config, partial(_measure, config))
@@ -74,7 +79,9 @@ def _measure(config: Cell) -> Cell:
         "mesh": config["mesh"],
         "chip": CHIP,
     }
-    found, plans, compiled = judged(found, config["compiles"], partial(verify, request))
+    found, plans, compiled = judged(
+        found, config["compiles"], lambda rules: verify(request, rules, config["target"])
+    )
     predicted = predict(short, mesh, {name: plan.rules for name, plan in plans.items()})
     first = found.reranked or "best"
     result: Cell = {
@@ -82,6 +89,7 @@ def _measure(config: Cell) -> Cell:
         "proved": found.result.proved_optimal,
         "exhaustive_s": found.methods.get("exhaustive", {}).get("objective"),
         "predicted_s": found.best.seconds,
+        "peak_flops": mesh.peak_flops,
         "first": first,
     }
     for name, key in ((first, "ours"), ("redco", "redco"), ("megatron", "megatron")):
@@ -102,6 +110,7 @@ def table(results: Results) -> str:
         row = [
             f"{config['model']}{', training' if config['train'] else ''}",
             config["mesh"],
+            config["target"],
             f"{found['search_s']:.1f}",
             f"{found['ours_predicted'] / MIB:,.0f}",
         ]
@@ -113,22 +122,32 @@ def table(results: Results) -> str:
                 else f"{made['wire_bytes'] / MIB:,.0f} ({made['wire_bytes_as_is'] / MIB:,.0f})"
             )
         redco = found.get("redco")
-        row.append("-" if redco is None else f"{redco['seconds'] / ours['seconds']:.2f}")
+        for flops in (0.0, 1 / found["peak_flops"]):
+            row.append(
+                "-" if redco is None else f"{_seconds(redco, flops) / _seconds(ours, flops):.3f}"
+            )
         memory = ("ours", "redco")
         row.append(
             " / ".join(f"{found[k]['memory'] / MIB:,.0f}" if k in found else "-" for k in memory)
         )
         rows.append(row)
-    header = ["model", "mesh", "search, s", "predicted", "ours", "Megatron", "Redco"]
-    return markdown_table([*header, "Redco / ours, α-β time", "memory, ours / Redco"], rows)
+    header = ["model", "mesh", "compiler", "search, s", "predicted", "ours", "Megatron", "Redco"]
+    ratios = ["Redco / ours, α-β time", "with arithmetic"]
+    return markdown_table([*header, *ratios, "memory, ours / Redco"], rows)
+
+
+def _seconds(made: Cell, per_flop: float) -> float:
+    """Of collectives, and of arithmetic."""
+    return float(made["seconds"] + made["flops"] * per_flop)
 
 
 def report(results: Results) -> str:
     """The table and what its figures are."""
     notes = (
         "MiB on the wire of one device for two layers, forward unless it says training, in brackets"
-        " with the CPU's promotion to float32; memory in MiB. `ours` is the first of the plans"
-        " that were compiled, of which Redco's and Megatron's are two."
+        " as the CPU compiles it, with float32 for bfloat16; memory in MiB. `ours` is the first of"
+        " the plans that were compiled, of which Redco's and Megatron's are two: the one with the"
+        " least time of collectives (α-β) and arithmetic (at the peak rate)."
     )
     return "\n\n".join(["# Sharding rules", table(results), notes])
 

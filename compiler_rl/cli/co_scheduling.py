@@ -184,7 +184,7 @@ def _reorder(
     loops = len(program.problems) - 1
     console.print(
         f"{program.name}: {sum(len(p.names) for p in program.problems):,} instructions,"
-        f" {program.pairs} asynchronous operations{f', {loops} loop bodies' if loops else ''};"
+        f" {program.pairs} asynchronous operations{f', loops: {loops}' if loops else ''};"
         f" {device.name}, {entry.limit[0] / 2**20:,.1f} MiB may be in use",
         highlight=False,
     )

@@ -32,11 +32,15 @@ def test_iopddl_benchmark(tmp_path, capsys):
 
 def test_sharding_table(tmp_path):
     results = Results(tmp_path / "out.json", bench_sharding.NAME)
-    made = {"wire_bytes": 2 * MIB, "wire_bytes_as_is": 4 * MIB, "seconds": 1.0, "memory": 7 * MIB}
-    redco = {name: 3 * value for name, value in made.items()}
+    made = {"wire_bytes": 2 * MIB, "wire_bytes_as_is": 4 * MIB, "seconds": 1.0}
+    made |= {"memory": 7 * MIB, "flops": 4e12}
+    redco = {name: 3 * value for name, value in made.items()} | {"flops": 4e12}
     result = {"search_s": 1.5, "ours": made, "ours_predicted": 2 * MIB, "redco": redco}
-    config = {"model": "opt-6.7b", "mesh": "1x8", "train": False}
+    result["peak_flops"] = 4e12
+    config = {"model": "opt-6.7b", "mesh": "1x8", "train": False, "target": "cpu"}
     results.measure(config, lambda: result)
     row = bench_sharding.table(results).splitlines()[-1]
-    assert row == "| opt-6.7b | 1x8 | 1.5 | 2 | 2 (4) | - | 6 (12) | 3.00 | 7 / 21 |"
+    assert row == (
+        "| opt-6.7b | 1x8 | cpu | 1.5 | 2 | 2 (4) | - | 6 (12) | 3.000 | 2.000 | 7 / 21 |"
+    )
     assert "Redco" in bench_sharding.report(results)
