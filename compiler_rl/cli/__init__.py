@@ -15,6 +15,7 @@ from compiler_rl.cli import (
     co_scheduling,
     memory_mapping,
     offset_allocation,
+    power_control,
     sweep,
     tensor_parallel,
 )
@@ -33,6 +34,7 @@ for commands in (
     tensor_parallel,
     co_scheduling,
     chunk_selection,
+    power_control,
     agent,
     sweep,
 ):

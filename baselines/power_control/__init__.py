@@ -1,0 +1,1 @@
+"""Controllers of a row under a breaker: thresholds, forecasts, scenarios, and one that cheats."""

@@ -1,0 +1,1 @@
+"""Power control: frequency caps that fit more servers under one breaker."""
