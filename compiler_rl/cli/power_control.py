@@ -85,7 +85,7 @@ def report(problem: PowerProblem, rows: dict[str, dict[str, Any]]) -> dict[str, 
     return {
         "game": "power_control",
         "objective": rows[winner]["cost"],
-        "unit": "instance-seconds a server and hour",
+        "unit": "weighted request-seconds a server and hour",
         "winner": winner,
         "servers": problem.servers,
         "oversubscription": problem.oversubscription,

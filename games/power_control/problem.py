@@ -14,7 +14,7 @@ from games.power_control.rules import DELAY, GROUPS, MICRO_STEPS, READINGS_PER_S
 from hlo_frontend.errors import InputError
 
 WARM_UP = 3600.0  # seconds at the start of a scenario that do not count
-MOST_OVERSUBSCRIPTION = 0.5  # the rows' arrays have room for it
+MOST_OVERSUBSCRIPTION = 0.6  # the rows' arrays have room for it
 HALF = round(constant("row", "servers") * (1 + MOST_OVERSUBSCRIPTION)) // 2
 
 

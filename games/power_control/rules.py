@@ -9,8 +9,8 @@ recorded day replays them, `sample_chance` draws them. The rules themselves are 
 
 The brake, which belongs to the row and not to the controller: a reading above the budget engages
 it `brake_latency_s` later. It holds every server at `brake_mhz` for `brake_hold_s`. While it holds,
-every command in flight is replaced by LP 1110 / HP 1305, so that the caps come off by commands that
-were given after the release, and no earlier than the capping latency after it.
+every command in flight is tightened to LP 1110 / HP 1305 at least, so that such caps come off by
+commands that were given after the release, and no earlier than the capping latency after it.
 """
 
 from __future__ import annotations
@@ -42,6 +42,16 @@ ACTIONS = np.array(
 FOUR = (0, 1, 2, 4)
 SAFE_ACTION = 4  # LP 1110 / HP 1305: the tightest of POLCA's levers
 LP, HP = 0, 1
+
+
+def _meet() -> Any:
+    """i32[A, A]: the loosest action that is as tight as both."""
+    most = np.minimum(ACTIONS[:, None], ACTIONS[None])
+    fits = (most[:, :, None] >= ACTIONS).all(-1)
+    return np.where(fits, ACTIONS.sum(1), -1).argmax(-1).astype(np.int32)
+
+
+MEET = _meet()
 HP_WEIGHT = 4.0
 
 MICRO_STEP = constant("timing", "micro_step_s")
@@ -112,7 +122,8 @@ class Totals(NamedTuple):
         histogram: i32[2, BINS] of latency.
         peak: f32[] highest reading over the budget.
         rise: f32[] largest rise of a reading over the one 40 s before, over the budget.
-        lost: f32[] work lost to caps, HP weighed by 4: instance-seconds.
+        presence: f32[] request-seconds in queue and service, HP weighed by 4: by Little's law the
+            sum of all latencies.
         over: f32[] seconds above the budget.
     """
 
@@ -125,7 +136,7 @@ class Totals(NamedTuple):
     histogram: jax.Array
     peak: jax.Array
     rise: jax.Array
-    lost: jax.Array
+    presence: jax.Array
     over: jax.Array
 
 
@@ -226,7 +237,7 @@ def init(row: Row) -> State:
         histogram=jnp.zeros((2, BINS), jnp.int32),
         peak=jnp.float32(0),
         rise=jnp.float32(0),
-        lost=jnp.float32(0),
+        presence=jnp.float32(0),
         over=jnp.float32(0),
     )
     return State(
@@ -297,8 +308,8 @@ def _micro_step(row: Row, state: State, arrivals: jax.Array, now: jax.Array) -> 
         idle_w * row.up.sum()
         + (prompt_sum * prompt_w[:, 0, 0] + decode_sum * decode_w[:, 0, 0]).sum() / MICRO_STEP
     )
-    slower = prompt_sum * (1 - prompt_speed[:, 0, 0]) + decode_sum * (1 - decode_speed[:, 0, 0])
-    lost = slower[LP] + HP_WEIGHT * slower[HP]
+    here = (work.sum(0) > 0).sum((1, 2)) + tail - head
+    presence = (here[LP] + HP_WEIGHT * here[HP]) * MICRO_STEP
 
     # The brake's clock.
     brake_in = jnp.where(state.brake_in > 0, state.brake_in - 1, state.brake_in)
@@ -312,7 +323,7 @@ def _micro_step(row: Row, state: State, arrivals: jax.Array, now: jax.Array) -> 
         energy=state.totals.energy + jnp.where(counts, watts * MICRO_STEP * 1e-6, 0.0),
         capped=state.totals.capped + jnp.where(counts, (mhz[:, 0, 0] < MAX_MHZ) * MICRO_STEP, 0.0),
         rejected=state.totals.rejected + rejected * counts,
-        lost=state.totals.lost + jnp.where(counts, lost, 0.0),
+        presence=state.totals.presence + jnp.where(counts, presence, 0.0),
         over=state.totals.over + jnp.where(counts & (watts > row.budget), MICRO_STEP, 0.0),
     )
     state = state._replace(
@@ -331,7 +342,7 @@ def _micro_step(row: Row, state: State, arrivals: jax.Array, now: jax.Array) -> 
 
 def advance(row: Row, state: State, action: Any, chance: Chance) -> tuple[State, jax.Array]:
     """One control step: (state, f32[R] true readings over the budget)."""
-    safe = jnp.int32(SAFE_ACTION)
+    safe = jnp.asarray(MEET[SAFE_ACTION])
     action = jnp.asarray(action, jnp.int32)
     before = jnp.where(state.time > 0, state.in_flight[-1], jnp.int32(0))
     sent = jnp.where(chance.lost, before, action)
@@ -362,8 +373,8 @@ def advance(row: Row, state: State, action: Any, chance: Chance) -> tuple[State,
         braked = state.brake_left > 0
         state = state._replace(
             brake_in=jnp.where(called, BRAKE_LATENCY, state.brake_in),
-            in_flight=jnp.where(braked, safe, state.in_flight),
-            applied=jnp.where(braked, safe, state.applied),
+            in_flight=jnp.where(braked, safe[state.in_flight], state.in_flight),
+            applied=jnp.where(braked, safe[state.applied], state.applied),
             readings=jnp.concatenate([state.readings[1:], seen[None]]),
             truth=jnp.concatenate([state.truth[1:], true[None]]),
             totals=totals,

@@ -12,7 +12,7 @@ from games.power_control.constants import constant
 from games.power_control.problem import PowerProblem
 from games.power_control.rules import BINS, HP, LEAST_LATENCY, LP, MOST_LATENCY, Totals
 
-BRAKE_COST = 3600.0  # instance-seconds of LP work that a brake counts as, for each server
+BRAKE_COST = 3600.0  # request-seconds of LP that a brake counts as, for each server
 Array = npt.NDArray[Any]
 
 
@@ -23,24 +23,37 @@ class Control:
     Attributes:
         policy: its name.
         actions: i8[E, T] number of the action sent at each control step of each scenario.
-        parameters: of the policy, JSON-able.
+        claims: for each scenario its `brakes`, and `served` and `latency` (summed seconds) of LP
+            and HP; none where nothing is claimed.
     """
 
     policy: str
     actions: npt.NDArray[np.int8]
-    parameters: dict[str, Any] = field(default_factory=dict)
+    claims: tuple[dict[str, Any], ...] = field(default=())
 
 
 def cost(problem: PowerProblem, totals: Totals) -> Array:
-    """Work lost to caps, HP weighed by 4, and brakes: instance-seconds a server and hour.
+    """Request-seconds in the row, HP weighed by 4, and brakes: for each server and hour.
 
     Args:
         problem: row and scenarios.
         totals: with any leading axes.
     """
     hours = (problem.steps * constant("timing", "control_step_s") - problem.warm_up_s) / 3600
-    brakes = np.asarray(totals.brakes) * BRAKE_COST
-    return np.asarray(np.asarray(totals.lost, np.float64) / problem.servers + brakes) / hours
+    present = np.asarray(totals.presence, np.float64) / problem.servers
+    return np.asarray((present + np.asarray(totals.brakes) * BRAKE_COST) / hours)
+
+
+def claims_of(totals: Totals) -> tuple[dict[str, Any], ...]:
+    """What `Control.claims` holds, from totals with leading axis [E]."""
+    return tuple(
+        {
+            "brakes": int(totals.brakes[scenario]),
+            "served": np.asarray(totals.served[scenario], float).tolist(),
+            "latency": np.asarray(totals.latency[scenario], float).tolist(),
+        }
+        for scenario in range(len(totals.brakes))
+    )
 
 
 def percentile(histogram: Array, share: float) -> float:

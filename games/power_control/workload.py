@@ -14,6 +14,7 @@ from hlo_frontend.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 DAY = 86400
+RISE = 1800  # seconds in which the load comes up
 TABLE = 4096  # requests of a class, gone through again and again
 
 
@@ -56,8 +57,9 @@ def arrivals(
 ) -> npt.NDArray[np.uint8]:
     """u8[seconds, 2] requests of each class that arrive in each second.
 
-    Poisson, the rate scaled by one gamma factor of mean 1 and coefficient of variation `cv` for
-    each `burst_s`, the same for both classes.
+    The row starts empty, so the load comes up over the first half hour, lest the fill-up be a rise
+    of power that no real row has. Arrivals are Poisson, the rate scaled by one gamma factor of
+    mean 1 and coefficient of variation `cv` for each `burst_s`, the same for both classes.
 
     Args:
         rng: source of chance.
@@ -69,7 +71,8 @@ def arrivals(
     length = round(constant("arrivals", "burst_s"))
     blocks = -(-len(busy) // length)
     factor = np.ones(blocks) if cv == 0 else rng.gamma(cv**-2, cv**2, blocks)
-    rate = busy * np.repeat(factor, length)[: len(busy)]
+    rising = np.minimum((np.arange(len(busy)) + 1) / RISE, 1.0)
+    rate = busy * rising * np.repeat(factor, length)[: len(busy)]
     return np.minimum(rng.poisson(rate[:, None] * instances / service), 255).astype(np.uint8)
 
 

@@ -18,14 +18,15 @@ from games.power_control.solution import summary
 
 @pytest.fixture(scope="module")
 def busy():
-    """Two scenarios of two hours, an hour of warm-up each, at the busy end of a day."""
+    """Two scenarios of an hour, ten minutes of warm-up each, at the busy end of a day."""
     problem = read_instance("poisson", 0.3, days=(0,), seeds=2, hours=24)
-    hours = slice(14 * 3600, 16 * 3600)
+    hours = slice(15 * 3600, 16 * 3600)
     return type(problem)(
         name="busy",
         servers=problem.servers,
         arrivals=problem.arrivals[:, hours],
         requests=problem.requests,
+        warm_up_s=600.0,
     )
 
 
@@ -41,7 +42,7 @@ def test_every_constant_has_a_source():
 
 def test_requests_are_served_once(busy):
     totals = unlimited(busy)
-    counted = busy.arrivals[:, 3600:].sum(1)
+    counted = busy.arrivals[:, 600:].sum(1)
     # What arrives late is still under way, or not yet counted, at the end.
     assert (totals.served <= counted).all()
     assert (totals.served >= counted * 0.8).all()
@@ -53,8 +54,13 @@ def test_latency_without_queue_is_the_requests_own(busy):
     quiet = type(busy)(
         name="quiet",
         servers=busy.servers,
-        arrivals=np.repeat((np.arange(7200) % 20 == 0)[None, :, None], 2, 2).astype(np.uint8),
-        requests=np.broadcast_to(np.float32([[2.0], [10.0]])[None, :, :, None], (1, 2, 2, 1)),
+        arrivals=np.broadcast_to(
+            (np.arange(3600) % 20 == 0)[None, :, None].astype(np.uint8), (2, 3600, 2)
+        ),
+        requests=np.broadcast_to(
+            np.float32([[2.0], [10.0]])[None, :, :, None], busy.requests.shape
+        ),
+        warm_up_s=600.0,
     )
     totals = unlimited(quiet)
     # A request that arrives at the begin of a second starts at once.
@@ -77,6 +83,7 @@ def test_brake_engages_late_holds_and_leaves_safe_caps(busy):
         arrivals=busy.arrivals,
         requests=busy.requests,
         budget_w=busy.budget_w * 0.8,
+        warm_up_s=600.0,
     )
     totals, (_, applied, braked, readings) = simulate(
         tight, one(LADDERS["no_cap"]), start, act, keep=True

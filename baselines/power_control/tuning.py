@@ -1,0 +1,127 @@
+"""Tunes the numbers of a policy on training scenarios: random search, then halving.
+
+Every family of policies gets the same effort: `CANDIDATES` draws, the first of them the family's
+default, on the busiest days; the best `FINALISTS` of them on all days. The cost counts a brake as
+an hour of every instance, so that the winner has as few as its levers allow. Tuning sees a budget
+`RESERVE` smaller than the real one: what has no brake by luck alone does not win.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from baselines.power_control import forecast, policies
+from baselines.power_control.fit import Fit
+from baselines.power_control.simulate import Act, simulate
+from games.power_control.problem import PowerProblem
+from games.power_control.rules import ACTIONS
+from games.power_control.solution import cost
+
+CANDIDATES = 16
+FINALISTS = 3
+RESERVE = 0.01
+
+
+class Family(NamedTuple):
+    """Policies of one kind.
+
+    Attributes:
+        low, high, default: bounds and the default of each number.
+        make: numbers -> parameters of the policy.
+        start, act: of the policy.
+    """
+
+    low: Sequence[float]
+    high: Sequence[float]
+    default: Sequence[float]
+    make: Callable[[Sequence[float]], Any]
+    start: Callable[[Any], Any]
+    act: Act
+
+
+def _polca(numbers: Sequence[float]) -> policies.Ladder:
+    low, step, gap, high_gap = numbers
+    return policies.polca(low, low + step, gap, high_gap)
+
+
+def _nine(numbers: Sequence[float]) -> policies.Ladder:
+    """LP 1275, 1110, then HP 1305 at once, then LP 810: levers that POLCA does not have."""
+    low, first, second, third, gap = numbers
+    up = np.cumsum([low, first, second, third]).tolist()
+    return policies.ladder(up, gap, (1, 2, 4, 5))
+
+
+def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -> Family:
+    """Forecast policies that differ in quantile and prices."""
+    allowed = np.isin(np.arange(len(ACTIONS)), actions)
+    known = forecast.plant()
+
+    def make(numbers: Sequence[float]) -> forecast.Forecast:
+        quantile, hp_weight, crowding = numbers
+        return forecast.Forecast(
+            weights=jnp.asarray(fit.weights, jnp.float32),
+            spread=jnp.float32(fit.spread),
+            ceiling=jnp.float32(fit.ceiling),
+            quantile=jnp.float32(quantile),
+            hp_weight=jnp.float32(hp_weight),
+            crowding=jnp.float32(crowding),
+            allowed=jnp.asarray(allowed),
+            plant=known,
+        )
+
+    return Family(
+        (3.0, 0.5, 0.0), (5.0, 6.0, 4.0), (4.0, 2.0, 1.0), make, forecast.start, forecast.act
+    )
+
+
+POLCA = Family(
+    (0.72, 0.01, 0.02, 0.02),
+    (0.88, 0.12, 0.10, 0.10),
+    (0.80, 0.09, 0.05, 0.05),
+    _polca,
+    policies.start,
+    policies.act,
+)
+NINE = Family(
+    (0.72, 0.01, 0.01, 0.01, 0.02),
+    (0.90, 0.08, 0.06, 0.06, 0.10),
+    (0.80, 0.05, 0.04, 0.03, 0.05),
+    _nine,
+    policies.start,
+    policies.act,
+)
+
+
+def costs(problem: PowerProblem, family: Family, numbers: npt.NDArray[np.float64]) -> Any:
+    """f64[P] mean cost of each row of `numbers` f64[P, K]."""
+    made = [family.make(row.tolist()) for row in numbers]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+    totals, _ = simulate(problem, stacked, family.start, family.act)
+    return cost(problem, totals).mean(1)
+
+
+def tune(
+    family: Family, busiest: PowerProblem, everything: PowerProblem, *, seed: int = 0
+) -> tuple[list[float], float]:
+    """(the best numbers found, their cost on all training scenarios, under the smaller budget)."""
+    rng = np.random.default_rng(seed)
+    low, high = np.asarray(family.low), np.asarray(family.high)
+    drawn = low + (high - low) * rng.random((CANDIDATES, len(low)))
+    drawn[0] = family.default
+    tight = [
+        replace(each, budget_w=each.budget_w * (1 - RESERVE)) for each in (busiest, everything)
+    ]
+    first = drawn[np.argsort(costs(tight[0], family, drawn), kind="stable")[:FINALISTS]]
+    # One round of small steps from the finalists' best.
+    near = first[0] + 0.1 * (high - low) * rng.standard_normal((FINALISTS, len(low)))
+    last = np.concatenate([first, np.clip(near, low, high)])
+    final = costs(tight[1], family, last)
+    best = int(np.argmin(final))
+    return [round(float(value), 4) for value in last[best]], float(final[best])
