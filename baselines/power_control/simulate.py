@@ -42,7 +42,7 @@ _UNCAPPED = Policy("no_cap", ladders.LADDERS["no_cap"], ladders.start, ladders.a
 
 
 @cache
-def _runner(start: Callable[[Any], Any], act: Act, keep: bool) -> Any:
+def _runner(start: Callable[[Any], Any], act: Act, keep: bool, by_scenario: bool) -> Any:
     """A jitted function over [P] policies x [E] scenarios."""
 
     def run(row: Row, chances: Chance, policy: Any, key: jax.Array) -> Any:
@@ -63,7 +63,7 @@ def _runner(start: Callable[[Any], Any], act: Act, keep: bool) -> Any:
         return state.totals, kept
 
     rows = Row(None, None, None, 0, None, None)  # type: ignore[arg-type]
-    scenarios = jax.vmap(run, in_axes=(rows, 0, None, 0))
+    scenarios = jax.vmap(run, in_axes=(rows, 0, 0 if by_scenario else None, 0))
     return jax.jit(jax.vmap(scenarios, in_axes=(None, None, 0, None)))
 
 
@@ -74,6 +74,7 @@ def simulate(
     act: Act,
     *,
     keep: bool = False,
+    by_scenario: bool = False,
     seed: int = 0,
 ) -> tuple[Totals, Any]:
     """Plays policies of one kind against every scenario of the problem.
@@ -83,6 +84,7 @@ def simulate(
         policies: parameters with a leading axis [P].
         start, act: of that kind of policy.
         keep: also return what happened at each step.
+        by_scenario: the parameters have a second axis [E].
         seed: of the policies' own chance.
 
     Returns:
@@ -90,23 +92,35 @@ def simulate(
         brake, readings) with leading axes [P, E, T], None if `keep` is not set.
     """
     keys = jax.random.split(jax.random.key(seed), problem.scenarios)
-    done = _runner(start, act, keep)(row_of(problem), chances_of(problem), policies, keys)
+    runner = _runner(start, act, keep, by_scenario)
+    done = runner(row_of(problem), chances_of(problem), policies, keys)
     totals, kept = jax.tree.map(np.asarray, done)
     return totals, kept
 
 
 def play(problem: PowerProblem, policy: Policy, seed: int = 0) -> Totals:
     """Totals of one policy, leading axis [E]."""
+    return record(problem, policy, seed, keep=False)[0]
+
+
+def record(
+    problem: PowerProblem, policy: Policy, seed: int = 0, *, keep: bool = True
+) -> tuple[Totals, Any]:
+    """(totals of one policy, what happened as `simulate` has it), leading axis [E]."""
     one = jax.tree.map(lambda leaf: leaf[None], policy.parameters)
-    totals, _ = simulate(problem, one, policy.start, policy.act, seed=seed)
-    return _first(totals)
+    found = simulate(
+        problem,
+        one,
+        policy.start,
+        policy.act,
+        keep=keep,
+        by_scenario=policy.clairvoyant,
+        seed=seed,
+    )
+    first: tuple[Totals, Any] = jax.tree.map(lambda leaf: leaf[0], found)
+    return first
 
 
 def unlimited(problem: PowerProblem) -> Totals:
     """Totals of the row without caps under a breaker that bears anything: what latency would be."""
     return play(replace(problem, budget_w=1e9, faults=NO_FAULTS), _UNCAPPED)
-
-
-def _first(totals: Totals) -> Totals:
-    found: Totals = jax.tree.map(lambda leaf: leaf[0], totals)
-    return found

@@ -2,21 +2,79 @@
 
 from __future__ import annotations
 
-from baselines.power_control.policies import LADDERS, act, start
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from baselines.power_control import policies, scenarios, tuning
+from baselines.power_control.clairvoyant import clairvoyant
+from baselines.power_control.fit import Fit
+from baselines.power_control.policies import LADDERS
+from baselines.power_control.shield import shielded
 from baselines.power_control.simulate import Policy
+from games.power_control.problem import PowerProblem
 from hlo_frontend.errors import InputError
 
-POLICIES: dict[str, Policy] = {
-    name: Policy(name, parameters, start, act) for name, parameters in LADDERS.items()
-}
+CLAIRVOYANT = "clairvoyant"
+# Tuned on training days at each of some oversubscriptions; see `experiments/train_power.py`.
+TUNED = {"polca_tuned": "polca", "ladder_tuned": "nine", "forecast": "forecast"}
+MPC = "scenario_mpc"
+MPC_WIDTH, MPC_PENALTY = 1.6, 60.0
+CONTROLLERS = (*LADDERS, "polca_tuned", "ladder_tuned", MPC, "forecast", "forecast_shielded")
+POLICIES = (*CONTROLLERS, CLAIRVOYANT)
+DEFAULT = "forecast_shielded"
 
 
-def get_policy(name: str) -> Policy:
-    """The policy of that name.
+@cache
+def tuned() -> Any:
+    """What tuning found: `fit`, and `numbers` by family and oversubscription."""
+    return json.loads(Path(__file__).with_name("tuned.json").read_text())
+
+
+@cache
+def family(name: str) -> tuning.Family:
+    """The family of a tuned policy."""
+    if name == "polca":
+        return tuning.POLCA
+    return tuning.NINE if name == "nine" else tuning.forecast_family(Fit(**tuned()["fit"]))
+
+
+def controller(name: str, oversubscription: float) -> Policy:
+    """The policy of that name, any but the clairvoyant one.
+
+    Tuned ones have the numbers of the nearest oversubscription that they were tuned at.
 
     Raises:
         InputError: there is none.
     """
-    if name not in POLICIES:
+    if name in LADDERS:
+        return Policy(name, LADDERS[name], policies.start, policies.act)
+    if name == "forecast_shielded":
+        inner = shielded(controller("forecast", oversubscription))
+        return Policy(name, inner.parameters, inner.start, inner.act)
+    if name == MPC:
+        model = controller("forecast", oversubscription).parameters
+        made = scenarios.Scenarios(model, jnp.float32(MPC_WIDTH), jnp.float32(MPC_PENALTY))
+        return Policy(name, made, scenarios.start, scenarios.act)
+    if name not in TUNED:
+        raise InputError(f"--policy {name}: expected one of {', '.join(CONTROLLERS)}")
+    found = family(TUNED[name])
+    numbers = tuned()["numbers"][TUNED[name]]
+    nearest = min(numbers, key=lambda each: abs(float(each) - oversubscription))
+    return Policy(name, found.make(numbers[nearest]), found.start, found.act)
+
+
+def get_policy(name: str, problem: PowerProblem) -> Policy:
+    """The policy of that name, for this problem.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name == CLAIRVOYANT:
+        return clairvoyant(problem)
+    if name not in CONTROLLERS:
         raise InputError(f"--policy {name}: expected some of {', '.join(POLICIES)}, or all")
-    return POLICIES[name]
+    return controller(name, problem.oversubscription)

@@ -13,6 +13,7 @@ import numpy as np
 from baselines.power_control.shield import REASONS, shielded
 from baselines.power_control.simulate import Policy
 from games.power_control.constants import constant
+from games.power_control.problem import made_for
 from games.power_control.rules import ACTIONS, IN_FLIGHT, STEP, WINDOW, Observation
 
 READING = constant("timing", "reading_s")
@@ -77,8 +78,7 @@ class Controller:
         self._parameters = guarded.parameters
         self._state = guarded.start(guarded.parameters)
         # Power without work is known by the budget that the policy was made for.
-        made_for = constant("row", "servers") * budget_w / constant("row", "budget_w")
-        self._extra = np.float32(servers / made_for - 1)
+        self._extra = np.float32(servers / made_for(budget_w) - 1)
         self._key = jax.random.key(seed)
         self._steps = 0
         self._sent: deque[int] = deque([0] * (IN_FLIGHT + 1), maxlen=IN_FLIGHT + 1)

@@ -14,7 +14,7 @@ from games.power_control.problem import NO_FAULTS, Faults, PowerProblem, joined,
 from games.power_control.workload import DAY, Floats
 from hlo_frontend.errors import InputError
 
-TRAIN_DAYS, VALIDATION_DAYS, TEST_DAYS = range(9), range(9, 11), range(11, 14)
+TRAIN_DAYS, TEST_DAYS = range(9), range(11, 14)
 POISSON, BURSTY = "poisson", "bursty"
 BURSTY_CV = 0.5  # of the 20-s factors of the bursty generator
 GENERATED_DAYS = 14

@@ -95,6 +95,11 @@ def servers_at(oversubscription: float) -> int:
     return 2 * int(pairs + 1e-9)
 
 
+def made_for(budget_w: float) -> float:
+    """Servers that a budget is made for, by the row of `constants.toml`."""
+    return float(constant("row", "servers") * budget_w / constant("row", "budget_w"))
+
+
 def row_of(problem: PowerProblem) -> Row:
     """The rows of all scenarios: `requests` has a leading axis [E], the rest is shared."""
     copies = round(constant("row", "instances"))

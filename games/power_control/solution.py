@@ -14,6 +14,7 @@ from games.power_control.rules import BINS, HP, LEAST_LATENCY, LP, MOST_LATENCY,
 
 BRAKE_COST = 3600.0  # request-seconds of LP that a brake counts as, for each server
 Array = npt.NDArray[Any]
+UNIT = "weighted request-seconds a server and hour"
 
 
 @dataclass(frozen=True, eq=False)

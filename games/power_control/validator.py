@@ -31,11 +31,12 @@ GROUPS = 16
 MOST_WAITING = 1024 - GROUPS
 
 
-def validate(problem: PowerProblem, solution: Control) -> list[str]:
+def validate(problem: PowerProblem, solution: Control, scenarios: int | None = None) -> list[str]:
     """Every broken rule as one line; [] for decisions that the row can carry out.
 
     The actions must be there for every control step of every scenario, each of the nine. What they
-    claim (brakes and mean latencies in `solution.claims`) must be what comes out.
+    claim (brakes, requests served and their latencies, in `solution.claims`) must be what comes
+    out, in the first `scenarios` of them, all if None.
     """
     actions = np.asarray(solution.actions)
     steps = problem.arrivals.shape[1] // 10
@@ -49,7 +50,7 @@ def validate(problem: PowerProblem, solution: Control) -> list[str]:
         scenario, step = np.argwhere(~known)[0]
         return [f"scenario {scenario}, step {step}: no action {actions[scenario, step]}"]
     faults = []
-    for scenario, claim in enumerate(solution.claims):
+    for scenario, claim in enumerate(solution.claims[:scenarios]):
         found = replay(problem, scenario, actions[scenario])
         for name in ("brakes", "served", "latency"):
             wanted, came = np.asarray(claim[name], float), np.asarray(found[name], float)
