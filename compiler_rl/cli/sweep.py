@@ -144,7 +144,13 @@ def compare(
 
     if not tolerance >= 0:
         raise InputError(f"--tolerance {tolerance:g}: expected a number from 0")
-    before = read_results(old or RESULTS / "standard.json", NAME)
+    committed = RESULTS / "standard.json"
+    if old is None and not committed.exists():
+        raise InputError(
+            "OLD: the package has no results of `standard` (python -m experiments.bench_suite);"
+            " give what the run is held against"
+        )
+    before = read_results(old or committed, NAME)
     found = changes(read_results(new, NAME), before)
     table = Table(box=None, pad_edge=False)
     for column in ("game", "solver", "limit", "objective, new / old", "seconds", "instances"):
