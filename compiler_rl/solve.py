@@ -15,7 +15,7 @@ from typing import Any
 from compiler_rl.agent import weight_file
 from compiler_rl.search import play
 from compiler_rl.search.worker import Worker
-from games.base import Baseline, Game, Result
+from games.base import Baseline, Game, Result, StochasticGame
 from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
@@ -108,7 +108,9 @@ def solve(
             best.add(result)
             if result.detail.get("interrupted"):
                 raise KeyboardInterrupt
-        if simulations is None:
+        if isinstance(game, StochasticGame):
+            pass  # search over recorded scenarios would see their future
+        elif simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
             if left > SEARCH_START:
                 search = Worker(

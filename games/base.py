@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 SolutionT = TypeVar("SolutionT")
 
@@ -113,3 +113,15 @@ class Game(Protocol):
 
     def validate(self, problem: Any, solution: Any) -> list[str]:
         """Every broken rule as one line; [] for a valid solution."""
+
+
+@runtime_checkable
+class StochasticGame(Game, Protocol):
+    """A game in which chance moves too: its problem holds scenarios, recorded in advance.
+
+    `step` replays what chance did in them. Search over `step` would see the future, so that a
+    player may only look ahead by `sampled_step`; `solve()` starts no search on such a game.
+    """
+
+    def sampled_step(self, arrays: Any, state: Any, action: Any, key: Any) -> tuple[Any, Any, Any]:
+        """As `step`, with chance drawn by a JAX key instead of replayed."""

@@ -12,6 +12,7 @@ GAMES = {
     "co_scheduling": "games.co_scheduling",
     "memory_mapping": "games.memory_mapping",
     "offset_allocation": "games.offset_allocation",
+    "power_control": "games.power_control",
     "tensor_parallel": "games.tensor_parallel",
 }
 

@@ -15,15 +15,16 @@ from games.power_control.problem import NO_FAULTS, PowerProblem
 from games.power_control.rules import IN_FLIGHT, Observation
 from games.power_control.solution import cost
 
-MARGINS = (0.005, 0.02, 0.04)
+MARGINS = (0.005, 0.015, 0.03)
+ROUNDS = 3  # of planning: caps put off work, which the next round knows of
 
 
 class Future(NamedTuple):
     """Of one scenario.
 
     Attributes:
-        power: f32[T] highest reading without caps in each control step, over the budget.
-        margin: f32[] of the budget, for what caps change in the future that was seen.
+        power: f32[T] what the highest reading of each control step would be without caps then.
+        margin: f32[] of the budget, for what the last round's caps still change.
         plant: what is known of the row.
     """
 
@@ -44,12 +45,6 @@ def act(
     idle = policy.plant.idle * (1 + seen.oversubscription)
     at = jnp.minimum(state + IN_FLIGHT, len(policy.power) - 1)
     demand = jnp.maximum(policy.power[at] - idle, 0.0)
-    # What caps and brakes have put off is still to come, beyond the future without caps.
-    now = jnp.maximum(policy.power[jnp.maximum(state - 1, 0)] - idle, 0.0)
-    here = (seen.readings[-1] - idle) / policy.plant.factor[seen.applied]
-    full = policy.plant.full * (1 + seen.oversubscription)
-    put_off = jnp.where(jnp.isfinite(here), jnp.maximum(here - now, 0.0), 0.0)
-    demand = jnp.where(seen.brake, full, demand + put_off)
     fits = idle + policy.plant.factor * demand <= 1 - policy.margin
     price = policy.plant.lost @ jnp.asarray([1.0, 4.0])
     action = jnp.where(fits.any(), jnp.where(fits, price, jnp.inf).argmin(), len(fits) - 1)
@@ -61,16 +56,21 @@ def clairvoyant(problem: PowerProblem) -> Policy:
     nothing: Any = jax.tree.map(lambda leaf: leaf[None], policies.LADDERS["no_cap"])
     free = replace(problem, budget_w=1e9, faults=NO_FAULTS)
     _, (*_, readings) = simulate(free, nothing, policies.start, policies.act, keep=True)
-    power = readings[0].max(-1) * np.float32(1e9 / problem.budget_w)  # [E, T]
-    count = len(power)
+    scale = np.float32(1e9 / problem.budget_w)
+    first = readings[0].max(-1) * scale  # [E, T]
+    shape = (len(MARGINS), len(first))
     known = forecast.plant()
     made = Future(
-        power=jnp.asarray(np.broadcast_to(power, (len(MARGINS), *power.shape))),
-        margin=jnp.asarray(np.repeat(np.array(MARGINS, np.float32)[:, None], count, 1)),
-        plant=jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (len(MARGINS), count, *leaf.shape)), known
-        ),
+        power=jnp.asarray(np.broadcast_to(first, (*shape, first.shape[1]))),
+        margin=jnp.asarray(np.repeat(np.array(MARGINS, np.float32)[:, None], shape[1], 1)),
+        plant=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*shape, *leaf.shape)), known),
     )
+    # The policy looks at nothing but the future: the row without a breaker tells what it does.
+    idle = float(known.idle) * (1 + problem.oversubscription)
+    for _ in range(ROUNDS):
+        _, (_, applied, _, readings) = simulate(free, made, start, act, keep=True, by_scenario=True)
+        demand = (readings.max(-1) * scale - idle) / np.asarray(known.factor)[applied]
+        made = made._replace(power=jnp.maximum(first, idle + jnp.asarray(demand, jnp.float32)))
     totals, _ = simulate(problem, made, start, act, by_scenario=True)
     best = int(cost(problem, totals).mean(1).argmin())
     chosen = jax.tree.map(lambda leaf: leaf[best], made)

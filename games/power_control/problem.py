@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from games.power_control.constants import constant
-from games.power_control.rules import DELAY, GROUPS, MICRO_STEPS, READINGS_PER_STEP, Chance, Row
+from games.power_control.rules import (
+    ACTIONS,
+    DELAY,
+    GROUPS,
+    MICRO_STEPS,
+    READINGS_PER_STEP,
+    Chance,
+    Row,
+)
 from hlo_frontend.errors import InputError
 
 WARM_UP = 3600.0  # seconds at the start of a scenario that do not count
@@ -54,6 +62,7 @@ class PowerProblem:
         warm_up_s: seconds at the start of each scenario that do not count.
         faults: of sensors and commands.
         seed: of the faults.
+        levers: the actions of the track: all nine, or `rules.FOUR`, POLCA's.
     """
 
     name: str
@@ -64,6 +73,7 @@ class PowerProblem:
     warm_up_s: float = WARM_UP
     faults: Faults = field(default=NO_FAULTS)
     seed: int = 0
+    levers: tuple[int, ...] = tuple(range(len(ACTIONS)))
 
     def __post_init__(self) -> None:
         if self.servers % 2 or not 2 <= self.servers <= 2 * HALF:
@@ -150,4 +160,5 @@ def joined(problems: Sequence[PowerProblem]) -> PowerProblem:
         warm_up_s=first.warm_up_s,
         faults=first.faults,
         seed=first.seed,
+        levers=first.levers,
     )

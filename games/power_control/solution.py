@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from games.power_control.constants import constant
-from games.power_control.problem import PowerProblem
-from games.power_control.rules import BINS, HP, LEAST_LATENCY, LP, MOST_LATENCY, Totals
+from games.power_control.problem import PowerProblem, chances_of, row_of
+from games.power_control.rules import (
+    BINS,
+    HP,
+    HP_WEIGHT,
+    LEAST_LATENCY,
+    LP,
+    MOST_LATENCY,
+    STEP,
+    Chance,
+    Row,
+    State,
+    Totals,
+    advance,
+    init,
+)
 
 BRAKE_COST = 3600.0  # request-seconds of LP that a brake counts as, for each server
+REJECTION_COST = 3600.0  # request-seconds that a request turned away counts as
 Array = npt.NDArray[Any]
 UNIT = "weighted request-seconds a server and hour"
 
@@ -33,16 +51,72 @@ class Control:
     claims: tuple[dict[str, Any], ...] = field(default=())
 
 
+def hours(problem: PowerProblem) -> float:
+    """Hours of a scenario that count."""
+    return float((problem.steps * STEP - problem.warm_up_s) / 3600)
+
+
 def cost(problem: PowerProblem, totals: Totals) -> Array:
     """Request-seconds in the row, HP weighed by 4, and brakes: for each server and hour.
+
+    A brake counts as `BRAKE_COST` for each server, a request turned away as `REJECTION_COST`.
 
     Args:
         problem: row and scenarios.
         totals: with any leading axes.
     """
-    hours = (problem.steps * constant("timing", "control_step_s") - problem.warm_up_s) / 3600
-    present = np.asarray(totals.presence, np.float64) / problem.servers
-    return np.asarray((present + np.asarray(totals.brakes) * BRAKE_COST) / hours)
+    present = np.asarray(totals.presence, np.float64)
+    present = present + REJECTION_COST * np.asarray(totals.rejected).sum(-1)
+    brakes = np.asarray(totals.brakes) * BRAKE_COST
+    return np.asarray((present / problem.servers + brakes) / hours(problem))
+
+
+@cache
+def _replayer() -> Any:
+    def run(row: Row, chances: Chance, actions: jax.Array) -> Totals:
+        def step(state: State, given: Any) -> tuple[State, None]:
+            chance, action = given
+            chance = chance._replace(arrivals=chance.arrivals.astype(jnp.int32))
+            return advance(row, state, action, chance)[0], None
+
+        return jax.lax.scan(step, init(row), (chances, actions))[0].totals
+
+    rows = Row(None, None, None, 0, None, None)  # type: ignore[arg-type]
+    return jax.jit(jax.vmap(run, in_axes=(rows, 0, 0)))
+
+
+def totals_of(problem: PowerProblem, actions: Array) -> Totals:
+    """What the actions i8[E, T] come to, leading axis [E]."""
+    sent = jnp.asarray(actions, jnp.int32)
+    found: Totals = jax.tree.map(
+        np.asarray, _replayer()(row_of(problem), chances_of(problem), sent)
+    )
+    return found
+
+
+def objective(problem: PowerProblem, solution: Control) -> float:
+    """Mean cost of the scenarios."""
+    return float(np.mean(cost(problem, totals_of(problem, solution.actions))))
+
+
+def lower_bound(problem: PowerProblem) -> float:
+    """What the requests cost if each were served at once and at full speed.
+
+    Each stays at least as long as its own prompt and tokens take, or until the scenario ends. It
+    holds where no request is turned away: then the k-th that arrives is the k-th of the table.
+    """
+    total = 0.0
+    length = problem.steps * STEP
+    for came, requests in zip(problem.arrivals, problem.requests, strict=True):
+        for kind, weight in ((LP, 1.0), (HP, HP_WEIGHT)):
+            at = np.repeat(np.arange(len(came)), came[:, kind])
+            took = requests[:, kind].sum(0, dtype=np.float64)[
+                np.arange(len(at)) % len(requests[0, kind])
+            ]
+            # A micro-step counts whom it leaves behind at its end: one second less.
+            until = np.minimum(at + np.ceil(took) - 1, length)
+            total += weight * np.maximum(until - np.maximum(at, problem.warm_up_s), 0.0).sum()
+    return float(total / problem.servers / hours(problem) / problem.scenarios)
 
 
 def claims_of(totals: Totals) -> tuple[dict[str, Any], ...]:
@@ -97,8 +171,7 @@ def summary(problem: PowerProblem, totals: Totals, reference: Totals) -> dict[st
             found[f"{name}_{label}_s"] = seconds
             found[f"{name}_{label}"] = increase
             slo_met &= increase < constant("objectives", f"{name}_{label}")
-        hours = problem.steps * constant("timing", "control_step_s") - problem.warm_up_s
-        found[f"{name}_capped"] = float(np.mean(totals.capped[:, kind]) / hours)
+        found[f"{name}_capped"] = float(np.mean(totals.capped[:, kind]) / hours(problem) / 3600)
     found["rejected"] = int(np.sum(totals.rejected))
     found["energy_mwh"] = float(np.sum(totals.energy) / 3600)
     found["peak"] = float(np.max(totals.peak))

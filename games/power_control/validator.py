@@ -34,9 +34,9 @@ MOST_WAITING = 1024 - GROUPS
 def validate(problem: PowerProblem, solution: Control, scenarios: int | None = None) -> list[str]:
     """Every broken rule as one line; [] for decisions that the row can carry out.
 
-    The actions must be there for every control step of every scenario, each of the nine. What they
-    claim (brakes, requests served and their latencies, in `solution.claims`) must be what comes
-    out, in the first `scenarios` of them, all if None.
+    The actions must be there for every control step of every scenario, each of the track's. What
+    they claim (brakes, requests served and their latencies, in `solution.claims`) must be what
+    comes out, in the first `scenarios` of them, all if None.
     """
     actions = np.asarray(solution.actions)
     steps = problem.arrivals.shape[1] // 10
@@ -45,10 +45,17 @@ def validate(problem: PowerProblem, solution: Control, scenarios: int | None = N
             f"actions of shape {actions.shape}: expected {len(problem.arrivals)} scenarios of"
             f" {steps} control steps"
         ]
-    known = np.isin(actions, list(CAPS))
+    known = np.isin(actions, problem.levers)
     if not known.all():
         scenario, step = np.argwhere(~known)[0]
         return [f"scenario {scenario}, step {step}: no action {actions[scenario, step]}"]
+    if (
+        problem.faults.noise
+        or problem.faults.dropout
+        or problem.faults.stuck
+        or problem.faults.lost
+    ):
+        return []  # which readings and commands were at fault is not replayed here
     faults = []
     for scenario, claim in enumerate(solution.claims[:scenarios]):
         found = replay(problem, scenario, actions[scenario])
