@@ -105,6 +105,9 @@ def simulate(
         raise InputError(f"--lag {lag:g}: expected 0 to 30 seconds")
     _require_outputs(json_out, decisions, plot, page)
     names = list(POLICIES) if policy == "all" else [each.strip() for each in policy.split(",")]
+    for name in names:
+        if name not in POLICIES:
+            raise InputError(f"--policy {name}: expected some of {', '.join(POLICIES)}, or all")
     problem = read_instance(
         workload,
         oversubscription,
