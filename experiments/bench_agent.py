@@ -121,15 +121,21 @@ def _measure(game: Game, problem: Any, method: Method, config: Cell) -> Cell:
 
 
 def report(results: Results) -> str:
+    """The tables under a heading."""
+    return "\n\n".join(["# Agents on problems that were never trained on", table(results)])
+
+
+def table(results: Results) -> str:
     """For each game the mean gap to the best known and how often annealing is beaten."""
-    parts = ["# Agents on problems that were never trained on"]
+    parts = []
     for game in dict.fromkeys(cell["config"]["game"] for cell in results.cells):
         cells = [cell for cell in results.cells if cell["config"]["game"] == game]
-        parts += [f"## {game}", table(cells)]
+        count = len({cell["config"]["problem"] for cell in cells})
+        parts += [f"{game}, {count} problems:", _table(cells)]
     return "\n\n".join(parts)
 
 
-def table(cells: Sequence[Cell]) -> str:
+def _table(cells: Sequence[Cell]) -> str:
     """One row a method: the gap at each time limit, and wins, ties and losses to annealing."""
     best: dict[str, float] = {}
     for cell in cells:

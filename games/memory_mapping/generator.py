@@ -16,7 +16,18 @@ from games.memory_mapping.problem import MemoryMappingProblem, from_program
 from hlo_frontend import Program, load
 from hlo_frontend.examples import example_path
 
-TRAINING = ("alexnet", "mlp", "decode", "transformer_train-layers2-width256")
+TRAINING = (
+    "alexnet",
+    "alexnet-batch8",
+    "alexnet-batch128",
+    "mlp",
+    "mlp-layers8-width2048",
+    "decode",
+    "decode-layers2",
+    "transformer_train-layers1-width512",
+    "transformer_train-layers2-width256",
+    "transformer_train-layers3-width384",
+)
 TEST = ("strassen49", "resnet50", "scan_transformer")
 CHIP = "v5e"
 LARGEST_SHARE = 0.8  # of all bytes that are alive at once: more is no problem
