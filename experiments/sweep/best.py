@@ -18,6 +18,7 @@ from typing import Any
 from experiments.sweep.config import title_of
 from experiments.sweep.execute import problem_of
 from experiments.sweep.results import Row, read_cells
+from games.base import Game
 from games.files import replace_file
 from games.packed import unpack
 from games.registry import GAMES, get_game
@@ -174,10 +175,7 @@ def _check(entry: Entry, where: str) -> None:
         problem = problem_of(entry.game, json.dumps(entry.instance, sort_keys=True))
     except TypeError as error:
         raise InputError(f"{where}: the instance is of another version ({error})") from error
-    solution = unpack(game, entry.solution, where)
-    faults = game.validate(problem, solution)
-    if faults:
-        raise InputError(f"{where}: not a valid solution ({faults[0]}); remove it")
+    solution = open_solution(game, problem, entry.solution, where)
     objective = game.objective(problem, solution)
     if abs(objective - entry.objective) > TOLERANCE * abs(objective):
         raise InputError(
@@ -185,6 +183,22 @@ def _check(entry: Entry, where: str) -> None:
         )
     if entry.bound > objective + 1e-6 * abs(objective):
         raise InputError(f"{where}: its bound {entry.bound:.12g} is above its own solution")
+
+
+def open_solution(game: Game, problem: Any, text: str, where: str) -> Any:
+    """A packed solution that the validator accepts.
+
+    Raises:
+        InputError: it is damaged, or not valid for the problem.
+    """
+    solution = unpack(game, text, where)
+    try:
+        faults = game.validate(problem, solution)
+    except Exception as error:  # arrays of other lengths than any solver's
+        faults = [f"{type(error).__name__}: {error}".splitlines()[0]]
+    if faults:
+        raise InputError(f"{where}: not a valid solution ({faults[0]}); remove it")
+    return solution
 
 
 def _ships(instance: dict[str, Any]) -> bool:

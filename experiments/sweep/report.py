@@ -24,12 +24,11 @@ from matplotlib.figure import Figure
 
 from experiments.common import markdown_table
 from experiments.sweep import statistics
-from experiments.sweep.best import STORE, read_entry
+from experiments.sweep.best import STORE, open_solution, read_entry
 from experiments.sweep.config import ALL_GAMES
 from experiments.sweep.execute import problem_of
 from experiments.sweep.results import MACHINE, Row, read_cells, write_parquet
 from games.files import replace_file
-from games.packed import unpack
 from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 
@@ -337,19 +336,20 @@ def _draw(path: Path, name: str, row: Row) -> bytes:
     game = get_game(name)
     instance = json.loads(row["instance"])
     problem = problem_of(name, json.dumps(instance, sort_keys=True))
-    solution = unpack(game, text, str(path))
-    faults = game.validate(problem, solution)
-    if faults:
-        raise InputError(f"{path}: not a valid solution ({faults[0]})")
+    solution = open_solution(game, problem, text, str(path))
     instances = import_module(f"{GAMES[name]}.instances")
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "solution.png"
-        if hasattr(instances, "draw_solution"):
-            instances.draw_solution(instance, problem, solution, out, method=row["method"])
-        else:
-            draw = import_module(f"{GAMES[name]}.picture").draw
-            draw(problem, solution, out, method=row["method"])
-        return out.read_bytes()
+        try:
+            if hasattr(instances, "draw_solution"):
+                instances.draw_solution(instance, problem, solution, out, method=row["method"])
+            else:
+                draw = import_module(f"{GAMES[name]}.picture").draw
+                draw(problem, solution, out, method=row["method"])
+            return out.read_bytes()
+        except Exception as error:  # a report is not lost to one picture
+            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{name}, {row['title']}: cannot be drawn ({line})") from error
 
 
 def _training(runs: list[tuple[str, list[dict[str, float]]]]) -> bytes:

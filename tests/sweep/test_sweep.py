@@ -16,10 +16,12 @@ import polars as pl
 import pytest
 from sweep_rows import run_here
 
+from baselines.offset_allocation import HEURISTICS
 from experiments.common import ROOT
 from experiments.sweep import execute
 from experiments.sweep.config import SUITES, read_sweep
 from experiments.sweep.report import write_report
+from games.packed import pack
 from hlo_frontend.errors import InputError
 
 CONFIG = """
@@ -252,3 +254,22 @@ def test_training_curves_and_damaged_solutions(cells, tmp_path):
     solution.write_text("eJw=")
     (note,) = write_report(folder)
     assert "not a solution of offset_allocation" in note
+
+
+def test_a_picture_that_fails_does_not_cost_the_report(cells, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    run_here(cells[:1], folder)
+
+    def draw(*arguments, **options):
+        raise TypeError("no such picture")
+
+    monkeypatch.setattr("games.offset_allocation.instances.draw_solution", draw)
+    (note,) = write_report(folder)
+    assert "cannot be drawn (TypeError: no such picture)" in note
+    assert note in (folder / "report.md").read_text()
+    (solution,) = (folder / "solutions").iterdir()
+    other = execute.problem_of("offset_allocation", '{"generated": 2}')
+    found = HEURISTICS["lowest_first"](other, time_limit=1.0, seed=0).solution
+    solution.write_text(pack(found))
+    (note,) = write_report(folder)
+    assert "not a valid solution" in note
