@@ -167,29 +167,30 @@ def _rows(results: Results, name: str, levels: Sequence[float] = (*LEVELS, *FURT
 
 
 def table(results: Results) -> str:
-    """For the README: +35 % and the largest oversubscription."""
-    lines = []
-    for name, title in (("test", "Test days, +35 %"), ("unseen", "Service never seen, +35 %")):
-        lines.append(f"{title}:\n\n{_rows(results, name, (0.35,))}")
-    return "\n\n".join([*lines, largest_table(results)])
+    """For the README: +35 % on the service never seen, and the largest oversubscription."""
+    rows = _rows(results, "unseen", (0.35,))
+    return f"{rows}\n\n{largest_table(results)}\n\n{fault_table(results)}"
 
 
 def largest_table(results: Results) -> str:
     """Up to which level each policy had no brake and met every objective, at all levels below."""
-    names = list(dict.fromkeys(cell["config"]["policy"] for cell in _cells(results, "test")))
+    cells = {
+        (cell["config"]["set"], cell["config"]["policy"], cell["config"]["oversubscription"]): cell
+        for cell in results.cells
+        if not cell["config"]["fault"]
+    }
     rows = []
-    for policy in names:
+    for policy in BEST:
         line = [policy.replace("_", " ")]
         for name in ("test", "unseen"):
             best = "none"
-            cells = [c for c in _cells(results, name) if c["config"]["policy"] == policy]
-            cells.sort(key=lambda cell: cell["config"]["oversubscription"])
-            if not cells or policy == CLAIRVOYANT:
-                continue
-            for cell in cells:
+            for level in sorted((*LEVELS, *FURTHER)):
+                cell = cells.get((name, policy, level))
+                if cell is None:
+                    continue
                 if not cell["result"]["objectives_met"]:
                     break
-                best = f"+{cell['config']['oversubscription']:.0%}"
+                best = f"+{level:.0%}"
             line.append(best)
         rows.append(line)
     return markdown_table(("no brake, every SLO met, up to", "test days", "service unseen"), rows)
