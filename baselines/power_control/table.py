@@ -45,7 +45,8 @@ def family(name: str) -> tuning.Family:
 def controller(name: str, oversubscription: float) -> Policy:
     """The policy of that name, any but the clairvoyant one.
 
-    Tuned ones have the numbers of the nearest oversubscription that they were tuned at.
+    Tuned ladders have the numbers of the nearest oversubscription that they were tuned at, the
+    forecast those of the largest quantile that tuning found at any.
 
     Raises:
         InputError: there is none.
@@ -63,6 +64,9 @@ def controller(name: str, oversubscription: float) -> Policy:
         raise InputError(f"--policy {name}: expected one of {', '.join(CONTROLLERS)}")
     found = family(TUNED[name])
     numbers = tuned()["numbers"][TUNED[name]]
+    if name == "forecast":
+        # The quantile that a level needs is hardly its own: the most cautious one serves all.
+        return Policy(name, found.make(max(numbers.values())), found.start, found.act)
     nearest = min(numbers, key=lambda each: abs(float(each) - oversubscription))
     return Policy(name, found.make(numbers[nearest]), found.start, found.act)
 

@@ -44,6 +44,7 @@ def test_game_keeps_its_promises():
     )
 
 
+@pytest.mark.slow
 def test_chance_is_drawn_by_the_key_alone():
     problem = part(640)
     assert isinstance(GAME, StochasticGame) and game_of(problem) is GAME
