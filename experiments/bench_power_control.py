@@ -169,7 +169,7 @@ def _rows(results: Results, name: str, levels: Sequence[float] = (*LEVELS, *FURT
 def table(results: Results) -> str:
     """For the README: +35 % on the service never seen, and the largest oversubscription."""
     rows = _rows(results, "unseen", (0.35,))
-    return f"{rows}\n\n{largest_table(results)}\n\n{fault_table(results)}"
+    return f"{rows}\n\n{largest_table(results)}"
 
 
 def largest_table(results: Results) -> str:
