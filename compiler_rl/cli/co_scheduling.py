@@ -12,17 +12,15 @@ import typer
 from baselines import co_scheduling
 from baselines.co_scheduling import EXACT, hlo_orders
 from baselines.co_scheduling.lp import lp_bound
-from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
-    GRACE,
     console,
     methods_table,
     prepare,
     progress,
     require_folder,
     require_positive,
+    solve_beside_exact,
 )
-from compiler_rl.solve import solve
 from games.base import Result
 from games.co_scheduling import hlo_order, picture, schedule_file, validator
 from games.co_scheduling.cost import Batch, optimal_tokens_per_second
@@ -140,17 +138,8 @@ def coschedule(
 
     prepare(co_scheduling)
     started = time.perf_counter()
-    with (
-        progress("searching", 1e6, "µs") as shown,
-        aside(EXACT.solve, problem, time_limit, seed) as exact,
-    ):
-        result = solve(problem, time_limit=time_limit, seed=seed, workers=1, report=shown.report)
-        proof = None
-        if not result.detail["interrupted"]:
-            left = started + time_limit + GRACE - time.perf_counter()
-            proof = result_of(exact, max(left, 0.1))
-            if proof is not None:
-                shown.report(proof)
+    with progress("searching", 1e6, "µs") as shown:
+        result, proof = solve_beside_exact(problem, EXACT, time_limit, seed, shown)
     result = _with_exact(problem, result, proof)
     seconds = time.perf_counter() - started
     faults = validator.validate(problem, result.solution)

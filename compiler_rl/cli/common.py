@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from games.base import Result
+from compiler_rl.aside import aside, result_of
+from compiler_rl.solve import solve
+from games.base import Exact, Result
 from hlo_frontend.errors import InputError
 
 console = Console()
@@ -75,6 +77,25 @@ def progress(what: str, scale: float, unit: str) -> Iterator[Progress]:
     """Shows `what` is going on until the block ends."""
     with console.status(what) as status:
         yield Progress(status, scale, unit)
+
+
+def solve_beside_exact(
+    problem: Any, exact: Exact, time_limit: float, seed: int, shown: Progress
+) -> tuple[Result[Any], Result[Any] | None]:
+    """The portfolio on one core and the exact solver on another, within the same time.
+
+    Of the exact solver nothing (None) after Ctrl-C, or if it comes to no end in time.
+    """
+    started = time.perf_counter()
+    with aside(exact.solve, problem, time_limit, seed) as running:
+        found = solve(problem, time_limit=time_limit, seed=seed, workers=1, report=shown.report)
+        proof: Result[Any] | None = None
+        if not found.detail["interrupted"]:
+            left = started + time_limit + GRACE - time.perf_counter()
+            proof = result_of(running, max(left, 0.1))
+            if proof is not None:
+                shown.report(proof)
+    return found, proof
 
 
 def methods_table(

@@ -13,19 +13,17 @@ from rich.table import Table
 from baselines import memory_mapping
 from baselines.memory_mapping import EXACT, compiler_replay
 from compiler_rl import tpu
-from compiler_rl.aside import aside, result_of
 from compiler_rl.cli.common import (
-    GRACE,
     console,
     methods_table,
     prepare,
     progress,
     require_folder,
     require_positive,
+    solve_beside_exact,
 )
 from compiler_rl.judge import Judgement
 from compiler_rl.judge import judge as search_with_compiler
-from compiler_rl.solve import solve
 from games.base import Result
 from games.files import replace_file
 from games.memory_mapping import (
@@ -394,17 +392,8 @@ def _solve(
     """The portfolio on one core and the exact solver on another, within the same time."""
     prepare(memory_mapping)
     started = time.perf_counter()
-    with (
-        progress("searching", 1e6, "µs") as shown,
-        aside(EXACT.solve, problem, time_limit, seed) as exact,
-    ):
-        portfolio = solve(problem, time_limit=time_limit, seed=seed, workers=1, report=shown.report)
-        left = started + time_limit + GRACE - time.perf_counter()
-        proof = None
-        if not portfolio.detail["interrupted"]:
-            proof = result_of(exact, max(left, 0.1))
-            if proof is not None:
-                shown.report(proof)
+    with progress("searching", 1e6, "µs") as shown:
+        portfolio, proof = solve_beside_exact(problem, EXACT, time_limit, seed, shown)
     compiler = None
     if program.assignment is not None:
         compiler = compiler_replay.replay(problem, program)
