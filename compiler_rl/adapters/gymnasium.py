@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, cast
 
 import gymnasium
 import jax
@@ -40,8 +40,6 @@ class GameEnv(gymnasium.Env[Observation, np.int64]):
     agents of this package see them; the action space is Discrete(A).
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(self, problem: Any) -> None:
         """Makes the environment of a problem, or of a sequence of problems.
 
@@ -62,12 +60,12 @@ class GameEnv(gymnasium.Env[Observation, np.int64]):
         self._view = jax.jit(partial(view, self.game))
         self.action_space = spaces.Discrete(int(self.game.num_actions(self._arrays[0])))
         seen = self._view(self._arrays[0], self._init(self._arrays[0]))
-        self.observation_space = spaces.Dict(
-            {
-                name: spaces.Box(-BOUND, BOUND, part.shape, np.float32)
-                for name, part in _parts(seen).items()
-            }
-        )
+        parts: dict[str, spaces.Space[Any]] = {
+            name: spaces.Box(-BOUND, BOUND, part.shape, np.float32)
+            for name, part in _parts(seen).items()
+        }
+        # Gymnasium types what a Dict holds as spaces, not as their elements.
+        self.observation_space = cast(spaces.Space[Observation], spaces.Dict(parts))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -157,16 +157,8 @@ def simulate(
     if decisions is not None:
         decisions_file.write(decisions, _columns(kept))
     if plot is not None:
-        begins = np.flatnonzero(np.diff(braked.astype(int)) == 1) + 1
-        picture.draw(
-            np.arange(readings.size) * STEP / readings.shape[1] / 3600,
-            readings.ravel(),
-            np.arange(len(applied)) * STEP / 3600,
-            applied,
-            begins * STEP / 3600,
-            plot,
-            f"{winner}: {problem.servers} servers, budget {problem.budget_w / 1e3:,.1f} kW",
-        )
+        title = f"{winner}: {problem.servers} servers, budget {problem.budget_w / 1e3:,.1f} kW"
+        picture.draw_scenario(applied, braked, readings, plot, title)
     if page is not None:
         replace_file(page, one_page(problem, rows, winner, line).encode())
     if broken:

@@ -10,7 +10,9 @@
     fast_memory = ["4MiB", "16MiB"]
 
 What an instance takes is what its game's `read_instance` takes; a list stands for one instance for
-each of its values. The suites that ship (`SUITES`) have names instead of paths.
+each of its values (a list of lists for what takes a list itself). A game of chance gets no cells of
+the solver `search`, which would see the recorded future. The suites that ship (`SUITES`) have names
+instead of paths.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from games.registry import GAMES
+from games.base import StochasticGame
+from games.registry import GAMES, get_game
 from hlo_frontend.errors import InputError
 
 SCHEMA = 2
@@ -126,6 +129,7 @@ def read_sweep(path: Path) -> list[CellConfig]:
             for instance, solver, limit, seed in itertools.product(
                 instances, solvers, limits, range(seeds)
             )
+            if solver != SEARCH or not isinstance(get_game(game), StochasticGame)
         ]
     return list({cell.key: cell for cell in cells}.values())
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from games.power_control import workload
+from games.power_control import picture, workload
 from games.power_control.constants import constant
 from games.power_control.problem import NO_FAULTS, Faults, PowerProblem, joined, servers_at
+from games.power_control.solution import Control, steps_of
 from games.power_control.workload import DAY, Floats
 from hlo_frontend.errors import InputError
 
@@ -81,6 +83,21 @@ def read_instance(
         for came, table in made
     ]
     return joined(problems)
+
+
+def draw_solution(
+    instance: Mapping[str, Any],
+    problem: PowerProblem,
+    solution: Control,
+    path: Path,
+    *,
+    method: str,
+) -> None:
+    """The picture of a solution of `read_instance(**instance)`: its first scenario."""
+    del instance
+    applied, braked, readings = (part[0] for part in steps_of(problem, solution.actions))
+    title = f"{method}: {problem.servers} servers, budget {problem.budget_w / 1e3:,.1f} kW"
+    picture.draw_scenario(applied, braked, readings, path, title)
 
 
 def _generated_profile() -> Floats:

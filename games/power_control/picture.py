@@ -8,11 +8,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from games.power_control.rules import ACTIONS
+from games.power_control.rules import ACTIONS, STEP
 from hlo_frontend.errors import InputError
 
 COLOURS = ("#ffffff", "#fff3c4", "#ffd98a", "#f4a259", "#c9d8f0", "#b58ad0", "#8aa4d6", "#9460a8")
 DARKEST = "#666666"
+
+
+def draw_scenario(
+    applied: npt.NDArray[np.integer[Any]],
+    braked: npt.NDArray[np.bool_],
+    readings: npt.NDArray[np.floating[Any]],
+    path: Path,
+    title: str,
+) -> None:
+    """Writes the chart of a simulated scenario.
+
+    Args:
+        applied, braked: [T] action in force and brake at each control step.
+        readings: [T, R] over the budget.
+        path: of the file (.svg or .png).
+        title: over the chart.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    steps = np.arange(len(applied))
+    begins = np.flatnonzero(np.diff(braked.astype(int)) == 1) + 1
+    draw(
+        np.arange(readings.size) * STEP / readings.shape[1] / 3600,
+        readings.ravel().astype(np.float64),
+        steps * STEP / 3600,
+        applied,
+        begins * STEP / 3600,
+        path,
+        title,
+    )
 
 
 def draw(

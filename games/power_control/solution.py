@@ -72,14 +72,16 @@ def cost(problem: PowerProblem, totals: Totals) -> Array:
 
 
 @cache
-def _replayer() -> Any:
-    def run(row: Row, chances: Chance, actions: jax.Array) -> Totals:
-        def step(state: State, given: Any) -> tuple[State, None]:
+def _replayer(keep: bool) -> Any:
+    def run(row: Row, chances: Chance, actions: jax.Array) -> Any:
+        def step(state: State, given: Any) -> tuple[State, Any]:
             chance, action = given
             chance = chance._replace(arrivals=chance.arrivals.astype(jnp.int32))
-            return advance(row, state, action, chance)[0], None
+            state, true = advance(row, state, action, chance)
+            return state, (state.applied, state.brake_left > 0, true) if keep else None
 
-        return jax.lax.scan(step, init(row), (chances, actions))[0].totals
+        state, kept = jax.lax.scan(step, init(row), (chances, actions))
+        return state.totals, kept
 
     rows = Row(None, None, None, 0, None, None)  # type: ignore[arg-type]
     return jax.jit(jax.vmap(run, in_axes=(rows, 0, 0)))
@@ -88,10 +90,21 @@ def _replayer() -> Any:
 def totals_of(problem: PowerProblem, actions: Array) -> Totals:
     """What the actions i8[E, T] come to, leading axis [E]."""
     sent = jnp.asarray(actions, jnp.int32)
-    found: Totals = jax.tree.map(
-        np.asarray, _replayer()(row_of(problem), chances_of(problem), sent)
-    )
+    totals, _ = _replayer(keep=False)(row_of(problem), chances_of(problem), sent)
+    found: Totals = jax.tree.map(np.asarray, totals)
     return found
+
+
+def steps_of(problem: PowerProblem, actions: Array) -> tuple[Array, Array, Array]:
+    """What happens at each control step, for the actions i8[E, T].
+
+    Returns:
+        i32[E, T] the action in force, bool[E, T] the brake, f32[E, T, R] readings over the budget.
+    """
+    sent = jnp.asarray(actions, jnp.int32)
+    _, kept = _replayer(keep=True)(row_of(problem), chances_of(problem), sent)
+    applied, braked, readings = map(np.asarray, kept)
+    return applied, braked, readings
 
 
 def objective(problem: PowerProblem, solution: Control) -> float:
