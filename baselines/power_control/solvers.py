@@ -12,7 +12,7 @@ import numpy as np
 from baselines.power_control import tuning
 from baselines.power_control.fit import Fit
 from baselines.power_control.simulate import Policy, record
-from baselines.power_control.table import CLAIRVOYANT, get_policy, tuned
+from baselines.power_control.table import CLAIRVOYANT, forecast_numbers, get_policy, tuned
 from games.base import Result
 from games.power_control.problem import PowerProblem
 from games.power_control.solution import Control, claims_of, cost, lower_bound, totals_of
@@ -69,7 +69,7 @@ def improve(
     rng = np.random.default_rng(seed)
     family = tuning.forecast_family(Fit(**tuned()["fit"]), actions=problem.levers)
     low, high = np.asarray(family.low), np.asarray(family.high)
-    best, best_cost = np.asarray(family.default), inf
+    best, best_cost = np.asarray(forecast_numbers()), inf
     tried = 0
     trials = inf if moves is None else max(moves // MOVES_A_TRIAL, 1)
     while tried < trials:

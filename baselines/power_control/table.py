@@ -42,6 +42,12 @@ def family(name: str) -> tuning.Family:
     return tuning.NINE if name == "nine" else tuning.forecast_family(Fit(**tuned()["fit"]))
 
 
+def forecast_numbers() -> list[float]:
+    """The numbers of the forecast policy, at any oversubscription."""
+    # The quantile that a level needs is hardly its own: the most cautious one serves all.
+    return list(max(tuned()["numbers"]["forecast"].values()))
+
+
 def controller(name: str, oversubscription: float) -> Policy:
     """The policy of that name, any but the clairvoyant one.
 
@@ -65,8 +71,7 @@ def controller(name: str, oversubscription: float) -> Policy:
     found = family(TUNED[name])
     numbers = tuned()["numbers"][TUNED[name]]
     if name == "forecast":
-        # The quantile that a level needs is hardly its own: the most cautious one serves all.
-        return Policy(name, found.make(max(numbers.values())), found.start, found.act)
+        return Policy(name, found.make(forecast_numbers()), found.start, found.act)
     nearest = min(numbers, key=lambda each: abs(float(each) - oversubscription))
     return Policy(name, found.make(numbers[nearest]), found.start, found.act)
 

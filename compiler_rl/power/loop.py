@@ -40,13 +40,14 @@ def run(
     """
     decisions: list[Decision] = []
     interval = STEP / READINGS_PER_STEP / pace
-    begin = time.monotonic()
-    number = 0
+    begin = due = time.monotonic()
     try:
         while steps is None or len(decisions) < steps:
             for left in range(READINGS_PER_STEP - 1, -1, -1):
-                number += 1
-                time.sleep(max(begin + number * interval - time.monotonic(), 0.0))
+                # A source that hung is not made up for by decisions in a row.
+                now = time.monotonic()
+                due = max(due + interval, now)
+                time.sleep(due - now)
                 fault = ""
                 try:
                     watts = read()
