@@ -175,7 +175,7 @@ def test_a_game_without_training_problems_is_one_line(command, tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert "no training problems; expected one of memory_mapping" in done.stderr
+    assert "no training problems; expected one of chunk_selection, co_sched" in done.stderr
     assert "Traceback" not in done.stderr
 
 
