@@ -16,11 +16,12 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
+from compiler_rl.agent.config import Config
 from compiler_rl.agent.evaluation import BATCH
 from compiler_rl.agent.sampling import Player
-from compiler_rl.agent.weights import Agent, load
+from compiler_rl.agent.weights import Agent, load, new_agent, shape_of
 from compiler_rl.solve import solve
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.base import Game, Result
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problems = import_module(f"{GAMES[game.name]}.generator").test_problems(chosen.problems)
     import_module(f"baselines.{game.name}").prepare()
     agents = {path.stem: load(path, game) for path in chosen.weights}
+    # What the game's own prior and value are worth without learning.
+    agents["untrained"] = new_agent(game, Config(), shape_of(game, [game.arrays(problems[0][1])]))
     for problem_name, problem in problems:
         for method, measure in _methods(game, agents):
             for seed in range(chosen.seeds):
@@ -69,19 +72,24 @@ def _methods(game: Game, agents: dict[str, Agent]) -> Iterator[tuple[str, Method
     yield "portfolio, no agent", partial(_portfolio, "none")
     yield "portfolio", partial(_portfolio, "default")
     for name, agent in agents.items():
-        for label, simulations, batch in (
-            ("greedy", 1, 1),
-            (f"best of {BATCH}", 1, BATCH),
-            ("search", SIMULATIONS, BATCH),
-        ):
-            yield f"{name}, {label}", _Played(agent, simulations, batch)
+        yield f"{name}, greedy", _Played(agent, 1, batch=1)
+        yield f"{name}, best of {BATCH}", _Played(agent, 1)
+        yield f"{name}, search", _Played(agent, SIMULATIONS)
+    for name, agent in list(agents.items())[:1]:
+        yield f"{name}, search, max backup", _Played(agent, SIMULATIONS, backup="max")
 
 
 class _Played:
     """An agent's games; what is compiled for a problem is compiled before the clock starts."""
 
-    def __init__(self, agent: Agent, simulations: int, batch: int) -> None:
-        self.player = Player(agent, simulations=simulations, batch=batch)
+    def __init__(
+        self,
+        agent: Agent,
+        simulations: int,
+        batch: int = BATCH,
+        backup: Literal["mean", "max"] = "mean",
+    ) -> None:
+        self.player = Player(agent, simulations=simulations, batch=batch, backup=backup)
         self.compiled: int | None = None
 
     def __call__(self, problem: Any, time_limit: float, seed: int) -> Result[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,14 +25,23 @@ class Player:
         agent: network and game.
         simulations: of search for each move; 1 follows the policy.
         batch: games at a time; the first is without noise, the others have more and more.
+        backup: of search, see `Settings`.
     """
 
-    def __init__(self, agent: Agent, *, simulations: int, batch: int) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        simulations: int,
+        batch: int,
+        backup: Literal["mean", "max"] = "mean",
+    ) -> None:
         self.agent = agent
         self.simulations = simulations
         self.batch = batch
         self.noise = np.linspace(0.0, 1.0, batch)
-        self.self_play = SelfPlay(agent.game, agent.player, Settings(simulations=simulations))
+        settings = Settings(simulations=simulations, backup=backup)
+        self.self_play = SelfPlay(agent.game, agent.player, settings)
 
     def solve(self, problem: Any, *, time_limit: float = 0.0, seed: int = 0) -> Result[Any]:
         """The best of the games played until the time limit, at least one batch.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +121,8 @@ class Settings:
         value_scale, visit_offset: a Q-value counts `(visit_offset + most visits) * value_scale`
             beside the logits (sigma in the paper).
         rescale: stretch the Q-values of each node to [0, 1] first.
+        backup: a node's value is the mean of what followed it, or the "max" of what followed its
+            actions, which suits rules without chance and trusts the largest error.
     """
 
     simulations: int = 16
@@ -128,6 +130,7 @@ class Settings:
     value_scale: float = 0.1
     visit_offset: float = 50.0
     rescale: bool = True
+    backup: Literal["mean", "max"] = "mean"
 
 
 @jax.tree_util.register_dataclass
@@ -139,7 +142,7 @@ class Tree:
         states: u32[B, N, words] the game's states, packed.
         visits: i32[B, N].
         over: bool[B, N].
-        values, raw_values: f32[B, N] mean of the returns from the node; what was estimated first.
+        values, raw_values: f32[B, N] backed up to the node; what was estimated first.
         parents, actions: i32[B, N] where the node hangs.
         children: i32[B, N, A] index of the child, -1 if it was never visited.
         logits, rewards, child_values: f32[B, N, A]. child_visits: i32[B, N, A].
@@ -222,7 +225,7 @@ def search(
         state = unpack(tree.states[everyone, parent], root.state)
         node, reward = model.step(arrays, state, action)
         tree = _add(tree, index + 1, parent, action, node, reward)
-        return _back_up(tree, jnp.full(batch, index + 1))
+        return _back_up(tree, settings, jnp.full(batch, index + 1))
 
     tree = _plant(root, settings, buffer)
     runs = settings.simulations if simulations is None else simulations
@@ -375,8 +378,8 @@ def _add(
     )
 
 
-def _back_up(tree: Tree, leaf: jax.Array) -> Tree:
-    """The leaf's value goes up to the root, as a mean over the visits of each node."""
+def _back_up(tree: Tree, settings: Settings, leaf: jax.Array) -> Tree:
+    """The leaf's value goes up to the root."""
     batch, nodes = tree.visits.shape
     everyone = jnp.arange(batch)
 
@@ -387,16 +390,21 @@ def _back_up(tree: Tree, leaf: jax.Array) -> Tree:
         (values, visits, child_values, child_visits), node, gain = at
         parent = tree.parents[everyone, node]
         action = tree.actions[everyone, node]
-        count = visits[everyone, parent]
-        gain = tree.rewards[everyone, parent, action] + gain
-        mean = (values[everyone, parent] * count + gain) / (count + 1.0)
         # Trees that are done write beyond their end, which drops what they write.
         row = jnp.where(node != ROOT, parent, nodes)
         child_values = child_values.at[everyone, row, action].set(
             values[everyone, node], mode="drop"
         )
         child_visits = child_visits.at[everyone, row, action].add(1, mode="drop")
-        values = values.at[everyone, row].set(mean, mode="drop")
+        gain = tree.rewards[everyone, parent, action] + gain
+        if settings.backup == "mean":
+            count = visits[everyone, parent]
+            value = (values[everyone, parent] * count + gain) / (count + 1.0)
+        else:
+            followed = tree.rewards[everyone, parent] + child_values[everyone, parent]
+            seen = child_visits[everyone, parent] > 0
+            value = jnp.where(seen, followed, -jnp.inf).max(axis=-1)
+        values = values.at[everyone, row].set(value, mode="drop")
         visits = visits.at[everyone, row].add(1, mode="drop")
         node = jnp.where(node != ROOT, parent, ROOT)
         return (values, visits, child_values, child_visits), node, gain

@@ -159,6 +159,23 @@ def test_a_full_search_finds_the_best_first_move():
     np.testing.assert_array_equal(found.action, jnp.where(legal, rewards, -jnp.inf).argmax(axis=-1))
 
 
+def test_the_largest_value_is_backed_up():
+    model = Model(RandomTree(), arrays_axis=0)
+    arrays = jnp.arange(8)
+    root = model.root(arrays, jax.vmap(model.game.init)(arrays))
+    settings = Settings(simulations=64, backup="max")
+    tree = search(model, settings, arrays, root, jax.random.key(0)).tree
+    children = np.asarray(tree.rewards + tree.child_values)
+    children = np.where(np.asarray(tree.child_visits) > 0, children, -np.inf).max(axis=-1)
+    visited = np.asarray(tree.visits)
+    np.testing.assert_allclose(
+        np.asarray(tree.values)[visited > 1], children[visited > 1], atol=1e-5
+    )
+    np.testing.assert_array_equal(
+        np.asarray(tree.values)[visited == 1], np.asarray(tree.raw_values)[visited == 1]
+    )
+
+
 def test_packing_keeps_every_bit():
     states = State(
         path=jnp.array([1, -(2**31)], jnp.int32),
