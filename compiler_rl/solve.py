@@ -19,7 +19,7 @@ from games.base import Baseline, Game, Result, StochasticGame
 from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
-FIRST_ROUND = 0.4  # of the rest: local search from different elites, then all from the best
+PATIENCE = 0.4  # of that time: so long local search leaves a core to search, and waits for it
 DEFAULT_SIMULATIONS = 16  # a move
 # Seconds that a process of search takes to start, with all that it needs compiled before. With
 # less time the cores are local search's.
@@ -65,9 +65,9 @@ def solve(
     """The best solution found for a problem of any game; never worse than the heuristics.
 
     Runs the game's heuristics, then local search from the best solutions so far, and aside of it,
-    in a process of its own, the games of a trained agent's policy and search with it. Every
-    solution is checked by the game's validator before it can win. Ctrl-C has the same effect as
-    the time limit.
+    in a process of its own, the games of a trained agent's policy and search with it; what that
+    finds is where the second thread of local search starts. Every solution is checked by the
+    game's validator before it can win. Ctrl-C has the same effect as the time limit.
 
     Args:
         problem: a `Problem` of one of the games.
@@ -123,16 +123,10 @@ def solve(
         else:
             best.add(_search(game, problem, weights, seed, simulations))
         moves = None if simulations is None else LOCAL_MOVES * simulations
-        for share in (FIRST_ROUND, 1.0):
-            left = deadline - time.perf_counter()
-            if left > 0 and not interrupted:
-                interrupted = _improve(
-                    solvers.IMPROVE, problem, best, share * left, seed, moves, workers
-                )
-            if search is not None and (found := search.result()) is not None:
-                best.add(found)
-                search.stop()
-                search = None
+        if time.perf_counter() < deadline:
+            interrupted = _improve(
+                solvers.IMPROVE, problem, best, deadline, seed, moves, workers, search
+            )
     except KeyboardInterrupt:
         interrupted = True
         if not best.results:
@@ -160,38 +154,55 @@ def _improve(
     improve: Baseline,
     problem: Any,
     best: _Best,
-    time_limit: float,
+    deadline: float,
     seed: int,
     moves: int | None,
     workers: int,
+    search: Worker | None,
 ) -> bool:
-    """Local search in threads, the first from the best elite, the next from the second, ...
+    """Local search in threads, one long run each: it gains more from time than from better starts.
+
+    The first is from the best elite. The others are from the next ones, and leave their cores to
+    `search` first, so that what it found is one of those.
 
     Returns whether Ctrl-C ended it.
     """
     stop = threading.Event()
-    elites = [result.solution for result in best.results]
+    first = best.results[0]
+    found: Result[Any] | None = None
     interrupted = False
+
+    def run(worker: int, start: Any) -> Result[Any]:
+        return improve(
+            problem,
+            time_limit=max(deadline - time.perf_counter(), 0.0),
+            seed=seed * workers + worker,
+            start=start,
+            moves=moves,
+            stop=stop,
+        )
+
     with ThreadPoolExecutor(workers) as pool:
-        futures = [
-            pool.submit(
-                improve,
-                problem,
-                time_limit=time_limit,
-                seed=seed * workers + worker,
-                start=elites[worker % len(elites)],
-                moves=moves,
-                stop=stop,
-            )
-            for worker in range(workers)
-        ]
+        futures = [pool.submit(run, 0, first.solution)]
         try:
+            if search is not None and workers > 1:
+                search.wait(PATIENCE * (deadline - time.perf_counter()))
+                found = search.result()
+                if found is not None:
+                    best.add(found)
+            others = [result for result in best.results if result is not first] or [first]
+            futures += [
+                pool.submit(run, worker, others[(worker - 1) % len(others)].solution)
+                for worker in range(1, workers)
+            ]
             wait(futures)
         except KeyboardInterrupt:
             interrupted = True
             stop.set()
         for future in futures:
             best.add(future.result())
+    if search is not None and found is None and (late := search.result()) is not None:
+        best.add(late)
     return interrupted
 
 

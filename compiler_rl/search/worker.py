@@ -6,6 +6,7 @@ cannot be stopped from inside; a process can.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -53,6 +54,11 @@ class Worker:
             return None
         found: Result[Any] = pickle.loads(self._out.read_bytes())
         return found
+
+    def wait(self, seconds: float) -> None:
+        """Until it is done, so long at most."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(seconds, 0.0))
 
     def stop(self) -> None:
         """Ends the process, done or not."""
