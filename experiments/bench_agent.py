@@ -75,8 +75,8 @@ def _methods(game: Game, agents: dict[str, Agent]) -> Iterator[tuple[str, Method
         yield f"{name}, greedy", _Played(agent, 1, batch=1)
         yield f"{name}, best of {BATCH}", _Played(agent, 1)
         yield f"{name}, search", _Played(agent, SIMULATIONS)
-    for name, agent in list(agents.items())[:1]:
-        yield f"{name}, search, max backup", _Played(agent, SIMULATIONS, backup="max")
+    first = next(iter(agents))
+    yield f"{first}, search, max backup", _Played(agents[first], SIMULATIONS, backup="max")
 
 
 class _Played:

@@ -1,0 +1,74 @@
+"""The portfolio: who starts from what, and when."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import replace
+
+import pytest
+
+from compiler_rl.solve import solve
+from games.base import Result
+from games.offset_allocation import GAME
+from games.offset_allocation.generator import tight
+
+portfolio = importlib.import_module("compiler_rl.solve")
+solvers = importlib.import_module("baselines.offset_allocation")
+
+
+class InTime:
+    """A search that is done at once, with a solution better than any heuristic's."""
+
+    seconds = 0.0
+
+    def __init__(self, problem, **options):
+        self.found = solvers.EXACT.solve(problem, time_limit=10, seed=0)
+        self.ready = time.perf_counter() + self.seconds
+
+    def wait(self, seconds):
+        time.sleep(max(min(seconds, self.ready - time.perf_counter()), 0))
+
+    def result(self):
+        late = time.perf_counter() < self.ready
+        return None if late else Result("search", self.found.solution, self.found.objective)
+
+    def stop(self):
+        pass
+
+
+class Late(InTime):
+    """A search that comes to no end in time."""
+
+    seconds = 60.0
+
+
+@pytest.mark.parametrize("search", [InTime, Late])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch, search, workers):
+    problem = replace(tight(5, buffers=24, times=24, capacity=200), capacity=1000)
+    started = []
+
+    def improve(problem, *, time_limit, seed, start, moves, stop):
+        del problem, moves, stop
+        started.append((seed, time_limit, start))
+        return Result("improve", start, float("inf"))
+
+    monkeypatch.setattr(portfolio, "Worker", search)
+    monkeypatch.setattr(portfolio, "SEARCH_START", 0.1)
+    monkeypatch.setattr(solvers, "IMPROVE", improve)
+    found = solve(problem, time_limit=1.0, workers=workers, agent="none")
+    heuristics = [each(problem, time_limit=1) for each in solvers.HEURISTICS.values()]
+    best = min(heuristics, key=lambda each: each.objective)
+    (_, seconds, first), *others = started
+    assert seconds > 0.5
+    assert GAME.objective(problem, first) == best.objective
+    assert len(others) == workers - 1
+    optimum = solvers.EXACT.solve(problem, time_limit=10, seed=0).objective
+    assert optimum < best.objective
+    if search is InTime:
+        assert found.objective == optimum
+        assert all(GAME.objective(problem, start) == optimum for *_, start in others)
+    else:
+        assert found.objective == best.objective
+        assert all(seconds < 0.7 for _, seconds, _ in others)
