@@ -18,12 +18,13 @@ from baselines.chunk_selection.tree_search import ScoreSets, set_search
 from compiler_rl.solve import solve
 from games.base import Result
 from games.chunk_selection import explain
-from games.chunk_selection.chunk import Chunk, CountTokens, make_chunks
+from games.chunk_selection.chunk import Chunk, CountTokens, is_count, make_chunks
 from games.chunk_selection.explain import Reason
 from games.chunk_selection.features import make_features
 from games.chunk_selection.problem import (
     ALL_WEIGHT,
     ChunkSelectionProblem,
+    check_budget,
     make_problem,
     ranked,
 )
@@ -138,8 +139,12 @@ def select(
         InputError: see `make_problem`; it is one line.
     """
     started = time.perf_counter()
-    if evaluations < 1:
-        raise InputError(f"evaluations {evaluations}: expected at least 1")
+    for name, number, least in (("evaluations", evaluations, 1), ("moves", moves, 0)):
+        if number is not None and not is_count(number, least):
+            raise InputError(f"{name} {number!r}: expected a whole number, at least {least}")
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"time_limit {time_limit}: expected seconds above 0")
+    check_budget(budget)
     made = make_chunks(chunks, tokenizer)
     notes: list[str] = []
     problem = problem_of(
@@ -287,11 +292,11 @@ def batched(
             " score(query, chunks)"
         )
 
-    def score(orders: Sequence[tuple[int, ...]]) -> Sequence[float]:
+    def score(orders: Sequence[tuple[int, ...]]) -> Iterable[float]:
         contexts = [[problem.chunks[i] for i in order] for order in orders]
         if many is not None:
-            scores: Sequence[float] = many(problem.query, contexts)
+            scores: Iterable[float] = many(problem.query, contexts)
             return scores
-        return [one(problem.query, context) for context in contexts]
+        return (one(problem.query, context) for context in contexts)
 
     return score

@@ -26,7 +26,7 @@ from baselines.chunk_selection import EXACT, HEURISTICS, IMPROVE, KNAPSACK
 from baselines.chunk_selection import heuristics as rankers
 from baselines.chunk_selection.tree_search import corag, set_search
 from compiler_rl.retrieval import MiniLM
-from compiler_rl.select import find
+from compiler_rl.select import find, select
 from experiments.chunk_evaluation import (
     STOP_COST,
     Selector,
@@ -172,6 +172,7 @@ class _Bench:
             key: [[] for _ in grid] for key, grid in GRIDS.items()
         }
         zero_shot = self.model(self.family(name))
+        spent: list[tuple[float, float]] = []
         drawn = np.random.default_rng(0).permutation(len(pools))[: config["questions"]]
         for number, index in enumerate(sorted(drawn.tolist())):
             pool, part = pools[index], int(fold[index])
@@ -188,6 +189,7 @@ class _Bench:
             rows.setdefault("select (zero-shot)", []).append(measured(pool, away, find, seconds))
             rows.setdefault("oracle", []).append(measured(pool, problem, partial(oracle, pool)))
             _compare(problem, equal)
+            spent.append(_spent(pool, budget, self.model(part)))
             if number < config["exact"]:
                 proved.append(_proved(problem, config["time_limit"]))
         for method, found in tuned.items():
@@ -206,6 +208,7 @@ class _Bench:
                 method: counted(equal[method], equal["greedy"], tolerance=1e-6)
                 for method in ("set_search", "annealing")
             },
+            "latency": _latency(spent),
             "exact": {key: float(np.mean([each[key] for each in proved])) for key in proved[0]}
             if proved
             else {},
@@ -233,6 +236,24 @@ def _problem(
 def _timed(make: Callable[[], ChunkSelectionProblem]) -> tuple[ChunkSelectionProblem, float]:
     started = time.perf_counter()
     return make(), time.perf_counter() - started
+
+
+def _spent(pool: Pool, budget: int, model: EvidenceModel) -> tuple[float, float]:
+    """Milliseconds of `select` on texts with embeddings: on the clock, and of the processor."""
+    started, busy = time.perf_counter(), time.process_time()
+    select(
+        pool.question.text, pool.chunks, budget, query_embedding=pool.query_embedding, model=model
+    )
+    return 1e3 * (time.perf_counter() - started), 1e3 * (time.process_time() - busy)
+
+
+def _latency(spent: Sequence[tuple[float, float]]) -> dict[str, float]:
+    clock, processor = np.array(spent).T
+    return {
+        "median": float(np.median(clock)),
+        "p90": float(np.quantile(clock, 0.9)),
+        "processor": float(np.median(processor)),
+    }
 
 
 def _compare(problem: ChunkSelectionProblem, equal: dict[str, list[float]]) -> None:
@@ -301,6 +322,16 @@ def table(results: Results, methods: Sequence[str] = ORDER) -> str:
     return markdown_table(header, rows)
 
 
+def latency_table(results: Results) -> str:
+    """A row a set and budget: milliseconds that one question takes."""
+    rows = []
+    for cell in results.cells:
+        config, found = cell["config"], cell["result"]["latency"]
+        figures = [f"{found[key]:.1f}" for key in ("median", "p90", "processor")]
+        rows.append([f"{config['set']} @{config['budget']}", *figures])
+    return markdown_table(["set", "median", "90 %", "median of the processor's"], rows)
+
+
 def report(results: Results) -> str:
     """All tables."""
     parts = ["# Chunk selection", "Recall (rate with all of the evidence).", table(results)]
@@ -320,6 +351,10 @@ def report(results: Results) -> str:
                 + [f"{found[k]:.3f}" if found[k] < 1 else f"{found[k]:,.1f}" for k in keys]
             )
         parts += [f"## {title}", markdown_table(["set", "method", *keys], rows)]
+    parts += [
+        "## Milliseconds of `select`, from texts with embeddings to the chunks and the trace",
+        latency_table(results),
+    ]
     rows = []
     for cell in results.cells:
         config, result = cell["config"], cell["result"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +21,9 @@ from games.chunk_selection.problem import ChunkSelectionProblem, ranked
 from games.chunk_selection.solution import Selection, objective
 
 Floats = npt.NDArray[np.float64]
-# Ordered sets of candidates to scores, higher is better.
-ScoreSets = Callable[[Sequence[tuple[int, ...]]], Sequence[float]]
+# Ordered sets of candidates to scores, higher is better; what comes one at a time is kept where
+# a later one fails.
+ScoreSets = Callable[[Sequence[tuple[int, ...]]], Iterable[float]]
 
 CORAG_EXPLORATION, CORAG_COST = 2.4, 0.1  # the paper's settings
 CORAG_ITERATIONS = 10
@@ -43,6 +44,7 @@ class Scored:
         score: the scorer.
         cap: evaluations that it may make.
         ordered: whether the order of a set counts.
+        prices: f64[N] of the candidates, taken off the score.
         fault: why it had to end, None unless the scorer failed.
         best: the best set so far, `best_score` its score.
         curve: (evaluations, best score) at each improvement.
@@ -51,6 +53,7 @@ class Scored:
     score: ScoreSets
     cap: int
     ordered: bool = False
+    prices: Floats | None = None
     known: dict[tuple[int, ...], float] = field(default_factory=dict)
     fault: str | None = None
     best: tuple[int, ...] = ()
@@ -83,22 +86,32 @@ class Scored:
 
     def _ask(self, asked: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
         try:
-            scores = [float(s) for s in self.score([order for _, order in asked])]
+            scores = self.score([order for _, order in asked])
+            if isinstance(scores, Sized) and len(scores) != len(asked):
+                self.fault = f"the reranker gave {len(scores)} scores for {len(asked)} sets"
+            else:
+                for (key, order), given in zip(asked, scores, strict=True):
+                    score = float(given) - self._price(order)
+                    if not math.isfinite(score):
+                        self.fault = f"the reranker returned {score}"
+                        break
+                    self._keep(key, order, score)
         except Exception as error:  # a user's function may raise anything
-            self.fault = f"the reranker failed after {self.evaluations} evaluations: {error}"
-            raise _EndedError from error
-        if len(scores) != len(asked):
-            self.fault = f"the reranker gave {len(scores)} scores for {len(asked)} sets"
+            said = " ".join(str(error).split())
+            self.fault = f"the reranker failed: {type(error).__name__} {said}".rstrip()
+        if self.fault:
+            self.fault += f", after {self.evaluations} evaluations"
             raise _EndedError
-        for (key, order), score in zip(asked, scores, strict=True):
-            if not math.isfinite(score):
-                self.fault = f"the reranker returned {score} after {self.evaluations} evaluations"
-                raise _EndedError
-            self.evaluations += 1
-            self.known[key] = score
-            if score > self.best_score:
-                self.best, self.best_score = order, score
-                self.curve.append((self.evaluations, score))
+
+    def _price(self, order: tuple[int, ...]) -> float:
+        return 0.0 if self.prices is None else float(self.prices[list(order)].sum())
+
+    def _keep(self, key: tuple[int, ...], order: tuple[int, ...], score: float) -> None:
+        self.evaluations += 1
+        self.known[key] = score
+        if score > self.best_score:
+            self.best, self.best_score = order, score
+            self.curve.append((self.evaluations, score))
 
 
 def value_scorer(problem: ChunkSelectionProblem) -> ScoreSets:
@@ -216,13 +229,12 @@ def set_search(
     """
     del seed  # nothing is random
     started = time.perf_counter()
-    given = score or value_scorer(problem)
-
-    def priced(orders: Sequence[tuple[int, ...]]) -> list[float]:
-        prices = [cost * int(problem.tokens[list(o)].sum()) / problem.budget for o in orders]
-        return [float(s) - p for s, p in zip(given(orders), prices, strict=True)]
-
-    scored = Scored(priced, evaluations, ordered)
+    scored = Scored(
+        score or value_scorer(problem),
+        evaluations,
+        ordered,
+        prices=cost * problem.tokens / problem.budget,
+    )
     rate = problem.marginals / np.sqrt(problem.tokens)
     preferred = ranked(rate)
     deadline = started + time_limit

@@ -13,7 +13,14 @@ from baselines.chunk_selection import HEURISTICS
 from compiler_rl.cli.common import console, evaluate_commands, require_folder, require_positive
 from compiler_rl.select import Selected, problem_of, select
 from games.chunk_selection import picture, validator
-from games.chunk_selection.chunk import Chunk, embedding_of, read_jsonl, write_jsonl
+from games.chunk_selection.chunk import (
+    Chunk,
+    embedding_of,
+    printable,
+    read_jsonl,
+    to_json_text,
+    write_jsonl,
+)
 from games.chunk_selection.solution import Selection
 from games.files import replace_file
 from hlo_frontend.errors import InputError
@@ -95,8 +102,7 @@ def select_chunks(
             **found.trace.to_json(),
             "validated": not faults,
         }
-        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        replace_file(json_out, f"{text}\n".encode("utf-8", "surrogatepass"))
+        replace_file(json_out, f"{to_json_text(report, indent=2)}\n".encode())
     if plot is not None:
         places = {chunk.id: place for place, chunk in enumerate(problem.chunks)}
         selection = Selection(tuple(places[chunk.id] for chunk in found.chunks))
@@ -177,7 +183,7 @@ def _print(found: Selected) -> None:
 
 def _plain(text: str) -> str:
     """As it is: no markup of rich."""
-    return text.replace("[", "\\[")
+    return printable(text).replace("[", "\\[")
 
 
 def evaluate_select(

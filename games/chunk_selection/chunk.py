@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,9 @@ from hlo_frontend.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 CountTokens = Callable[[str], int]
+
+MOST_TOKENS = 2**53
+LARGEST = 1e100  # of scores and embeddings: their squares are numbers still
 
 _PIECE = re.compile(r"\w+|[^\w\s]")
 _LETTERS_PER_PIECE = 6  # of a word; subword vocabularies split longer ones
@@ -69,6 +71,8 @@ def make_chunks(
             embeddings of different lengths, a token count below 1.
     """
     count = tokenizer or count_tokens
+    if isinstance(given, str | bytes | Mapping | Chunk) or not isinstance(given, Iterable):
+        raise InputError(f"{source}: {type(given).__name__}, expected a list of chunks")
     chunks = [
         _chunk(each, f"{source}, chunk {place + 1}", place, count)
         for place, each in enumerate(given)
@@ -96,28 +100,58 @@ def _chunk(
         chunk = Chunk(str(place), given)
     elif isinstance(given, Chunk):
         chunk = given
-    else:
+    elif isinstance(given, Mapping):
         chunk = _from_mapping(given, where)
-    if not isinstance(chunk.text, str):
-        raise InputError(f"{where}: text is {type(chunk.text).__name__}, expected a string")
-    if chunk.score is not None and not math.isfinite(chunk.score):
-        raise InputError(f"{where} ({chunk.id}): score {chunk.score}, expected a finite number")
+    else:
+        raise InputError(
+            f"{where}: {type(given).__name__}, expected a text, a Chunk, or a mapping with id and"
+            " text"
+        )
+    if isinstance(chunk.id, bool) or not isinstance(chunk.id, str | int | np.integer):
+        raise InputError(f"{where}: id {chunk.id!r}, expected a string")
+    for name, text in (("text", chunk.text), ("title", chunk.title)):
+        if not isinstance(text, str):
+            raise InputError(f"{where}: {name} is {type(text).__name__}, expected a string")
+    score = chunk.score
+    if score is not None:
+        if isinstance(score, bool) or not isinstance(score, float | int | np.number):
+            raise InputError(f"{where} ({chunk.id}): score {score!r}, expected a number")
+        if not abs(float(score)) <= LARGEST:
+            raise InputError(f"{where} ({chunk.id}): score {score}, expected a finite number")
     embedding = chunk.embedding
     if embedding is not None:
         embedding = embedding_of(embedding, f"{where} ({chunk.id})")
     tokens = chunk.n_tokens
     if tokens is None:
         tokens = max(_counted(count, chunk.text, where), 1)
-    if isinstance(tokens, bool) or not isinstance(tokens, int | np.integer) or tokens < 1:
+    if not is_count(tokens, 1):
         raise InputError(f"{where} ({chunk.id}): n_tokens {tokens!r}, expected a positive integer")
-    return replace(chunk, n_tokens=int(tokens), embedding=embedding)
+    return replace(
+        chunk,
+        id=str(chunk.id),
+        n_tokens=int(tokens),
+        score=None if score is None else float(score),
+        embedding=embedding,
+    )
+
+
+def is_count(number: Any, least: int) -> bool:
+    """Whether it is a whole number from `least` to MOST_TOKENS."""
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return whole and least <= number <= MOST_TOKENS
 
 
 def _counted(count: CountTokens, text: str, where: str) -> int:
-    tokens = count(text)
-    if isinstance(tokens, bool) or not isinstance(tokens, int | np.integer):
+    try:
+        tokens = count(text)
+    except Exception as error:  # a user's function may raise anything
+        said = " ".join(str(error).split())
         raise InputError(
-            f"{where}: the tokenizer returned {type(tokens).__name__}, expected a number of tokens;"
+            f"{where}: the tokenizer failed: {type(error).__name__} {said}".rstrip()
+        ) from error
+    if not is_count(tokens, 0):
+        raise InputError(
+            f"{where}: the tokenizer returned {tokens!r:.40}, expected a number of tokens;"
             " pass a function such as lambda text: len(tokenizer.encode(text))"
         )
     return int(tokens)
@@ -133,7 +167,7 @@ def embedding_of(given: Any, where: str) -> Floats:
         embedding = np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{where}: embedding is not a list of numbers") from None
-    if embedding.ndim != 1 or not len(embedding) or not np.isfinite(embedding).all():
+    if embedding.ndim != 1 or not len(embedding) or not (np.abs(embedding) <= LARGEST).all():
         raise InputError(f"{where}: embedding is not a list of finite numbers")
     return embedding
 
@@ -142,23 +176,16 @@ def _from_mapping(data: Mapping[str, Any], where: str) -> Chunk:
     for key in ("id", "text"):
         if key not in data:
             raise InputError(f"{where}: no {key!r}; a chunk has at least id and text")
-    if isinstance(data["id"], bool) or not isinstance(data["id"], str | int):
-        raise InputError(f"{where}: id {data['id']!r}, expected a string")
-    if not isinstance(data["text"], str):
-        raise InputError(f"{where} ({data['id']}): text is not a string")
-    score = data.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, int | float)):
-        raise InputError(f"{where} ({data['id']}): score {score!r}, expected a number")
-    title, metadata = data.get("title") or "", data.get("metadata") or {}
-    if not isinstance(title, str) or not isinstance(metadata, Mapping):
-        raise InputError(f"{where} ({data['id']}): title has to be a string and metadata an object")
+    metadata = data.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise InputError(f"{where} ({data['id']}): metadata is no object")
     return Chunk(
-        id=str(data["id"]),
+        id=data["id"],
         text=data["text"],
         n_tokens=data.get("n_tokens"),
-        score=None if score is None else float(score),
+        score=data.get("score"),
         embedding=data.get("embedding"),
-        title=title,
+        title=data.get("title") or "",
         metadata=metadata,
     )
 
@@ -202,5 +229,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """The rows as UTF-8 JSON lines."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
+    return b"".join(f"{to_json_text(row)}\n".encode() for row in rows)
+
+
+def to_json_text(data: Any, indent: int | None = None) -> str:
+    """JSON with letters as they are; all are escaped where one of them has no UTF-8 (half of a
+    surrogate pair).
+    """
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=indent)
+    if text != printable(text):
+        text = json.dumps(data, allow_nan=False, indent=indent)
+    return text
+
+
+def printable(text: str) -> str:
+    """The text with a question mark for what has no UTF-8."""
+    return text.encode("utf-8", "replace").decode("utf-8")

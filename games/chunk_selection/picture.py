@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from games.chunk_selection.chunk import printable
 from games.chunk_selection.problem import ChunkSelectionProblem
 from games.chunk_selection.solution import Selection, worth
 from games.files import replace_file
@@ -47,7 +48,7 @@ def draw(
         tokens.append(int(problem.tokens[list(part)].sum()))
         recall.append(value.recall)
         everything.append(value.all_found)
-        name = problem.chunks[part[-1]].id
+        name = printable(problem.chunks[part[-1]].id)
         short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         axes.annotate(
             short.replace("$", r"\$"),

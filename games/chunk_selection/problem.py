@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from games.chunk_selection.chunk import Chunk, CountTokens, make_chunks, read_jsonl
+from games.chunk_selection.chunk import (
+    Chunk,
+    CountTokens,
+    is_count,
+    make_chunks,
+    read_jsonl,
+)
 from games.chunk_selection.features import Features, make_features
 from games.chunk_selection.value import NOBODY, EvidenceModel, default_model
 from hlo_frontend.errors import InputError
@@ -55,7 +62,7 @@ class ChunkSelectionProblem:
         """N."""
         return len(self.chunks)
 
-    @property
+    @cached_property
     def marginals(self) -> Floats:
         """f64[N]: expected share of the evidence that each candidate is."""
         there = self.members != NOBODY
@@ -95,8 +102,7 @@ def make_problem(
     """
     if not isinstance(query, str) or not query.strip():
         raise InputError("query: empty; give the question as a text")
-    if isinstance(budget, bool) or not isinstance(budget, int | np.integer) or budget <= 0:
-        raise InputError(f"budget {budget}: expected a positive number of tokens")
+    check_budget(budget)
     for name, weight in (("all_weight", all_weight), ("cost_weight", cost_weight)):
         if not (np.isfinite(weight) and weight >= 0):
             raise InputError(f"{name} {weight}: expected a number that is not negative")
@@ -121,6 +127,16 @@ def make_problem(
         cost_weight=float(cost_weight),
         features=known,
     )
+
+
+def check_budget(budget: int) -> None:
+    """Does nothing for a number of tokens.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not is_count(budget, 1):
+        raise InputError(f"budget {budget!r}: expected a positive number of tokens")
 
 
 def from_jsonl(

@@ -107,9 +107,13 @@ def arranged(
     chosen = [selection.order[i] for i in ranked(problem.marginals[list(selection.order)])]
     if position_weights is None:
         return Selection(tuple(chosen))
-    weights = [float(weight) for weight in position_weights]
+    wrong = InputError("position_weights: expected finite numbers, one for each position")
+    try:
+        weights = [float(weight) for weight in position_weights]
+    except (TypeError, ValueError):
+        raise wrong from None
     if not weights or not np.isfinite(weights).all():
-        raise InputError("position_weights: expected finite numbers, one for each position")
+        raise wrong
     weights += [weights[-1]] * (len(chosen) - len(weights))
     order = [0] * len(chosen)
     for chunk, place in zip(chosen, ranked(weights[: len(chosen)]), strict=True):

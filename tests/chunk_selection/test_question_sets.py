@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -128,6 +129,78 @@ def test_hotpot_in_both_forms_and_musique(tmp_path):
     question = load(path).questions[0]
     assert question.answers == ("x", "y")
     assert len(question.evidence) == 1
+
+
+CONTEXT = [
+    ["Ada Lindqvist", ["Ada Lindqvist was a painter.", " She was born in Torsby."]],
+    ["Torsby", ["Torsby is a town.", " The river Klar flows through Torsby."]],
+    ["Soap", ["Soap is made of fat and lye."]],
+]
+ASKED = "Which river flows through the town where Ada Lindqvist was born?"
+
+
+def hotpot(folder: Path) -> Path:
+    row = {
+        **{"_id": "5a", "type": "bridge", "level": "hard", "question": ASKED, "answer": "Klar"},
+        **{"context": CONTEXT, "supporting_facts": [["Ada Lindqvist", 1], ["Torsby", 1]]},
+    }
+    path = folder / "hotpot_dev_distractor_v1.json"
+    path.write_text(json.dumps([row]))
+    return path
+
+
+def two_wiki(folder: Path) -> Path:
+    row = {
+        **{"_id": "61a46987092f11ebbdaeac1f6bf848b6", "type": "compositional"},
+        **{"question": ASKED, "context": CONTEXT, "answer": "Klar", "answer_id": "Q1"},
+        "supporting_facts": [["Ada Lindqvist", 1], ["Torsby", 1]],
+        "entity_ids": "Q2_Q3",
+        "evidences": [["Ada Lindqvist", "place of birth", "Torsby"], ["Torsby", "river", "Klar"]],
+        "evidences_id": [["Q2", "place of birth", "Q3"], ["Q3", "river", "Q1"]],
+    }
+    path = folder / "dev.json"
+    path.write_text(json.dumps([row]))
+    return path
+
+
+def musique(folder: Path) -> Path:
+    paragraphs = [
+        {"idx": i, "title": t, "paragraph_text": "".join(s), "is_supporting": i < 2}
+        for i, (t, s) in enumerate(CONTEXT)
+    ]
+    row = {"id": "2hop__1_2", "paragraphs": paragraphs, "question": ASKED, "answer": "Klar"}
+    path = folder / "musique_ans_v1.0_dev.jsonl"
+    path.write_text(json.dumps({**row, "answer_aliases": [], "answerable": True}) + "\n")
+    return path
+
+
+def chroma(folder: Path) -> Path:
+    text = "\n\n".join("".join(sentences) for _, sentences in CONTEXT)
+    (folder / "wikitexts.md").write_text(text)
+    found = [
+        {"content": s.strip(), "start_index": text.index(s.strip())}
+        for s in (CONTEXT[0][1][1], CONTEXT[1][1][1])
+    ]
+    references = [{**f, "end_index": f["start_index"] + len(f["content"])} for f in found]
+    with (folder / "questions_df.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["question", "references", "corpus_id"])
+        rows.writerow([ASKED, json.dumps(references), "wikitexts"])
+    return folder
+
+
+@pytest.mark.parametrize("make", [hotpot, two_wiki, musique, chroma])
+def test_every_form_is_evaluated(tmp_path, make):
+    pytest.importorskip("bm25s", reason="needs the extra rag")
+    path = make(tmp_path)
+    question = load(path).questions[0]
+    assert len(question.evidence) == 2
+    report = measures.evaluate_set(path, [60], dense=False)
+    assert report["questions"] == 1
+    assert report["pool_recall"] == 1
+    rows = report["budgets"]["60"]
+    assert set(rows) == set(measures.METHODS)
+    assert rows["oracle"]["recall"] == rows["select"]["recall"] == 1
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,42 @@ def test_a_reranker_that_fails_keeps_the_best_so_far(failing_call, fault):
     assert any("reranker" in note for note in trace.notes)
 
 
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (lambda contexts: [1.0] * (len(contexts) + 1), "scores for"),
+        (lambda contexts: None, "TypeError"),
+        (lambda contexts: 1 // 0, "ZeroDivisionError"),
+        (lambda contexts: [float("nan") for _ in contexts], "returned nan"),
+    ],
+)
+def test_batches_that_fail_are_one_line(scores, words):
+    class Batched:
+        def score_batch(self, query, contexts):
+            return scores(contexts)
+
+    chunks, trace = select(QUERY, TEXTS, 60, reranker=Batched())
+    assert chunks
+    assert words in trace.notes[0]
+    assert "\n" not in trace.notes[0]
+
+
+def test_scores_before_a_fault_in_the_same_batch_count():
+    calls = 0
+
+    def reranker(query, chunks):
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise ValueError("first line\nsecond line")
+        return float(calls)
+
+    trace = select(QUERY, TEXTS, 60, reranker=reranker).trace
+    assert trace.evaluations == 5
+    assert trace.method == "set_search with the reranker"
+    assert "\n" not in trace.notes[0]
+
+
 GOOD = [Chunk("a", "some text"), Chunk("b", "other text")]
 BAD = {
     "no chunks": ([], "no chunks"),
@@ -148,6 +184,14 @@ BAD = {
     "tokens": ([Chunk("a", "x", n_tokens=0)], "n_tokens 0"),
     "words": ([{"id": "a", "text": "x", "n_tokens": "many"}], "n_tokens 'many'"),
     "score": ([{"id": "a", "text": "x", "score": "high"}], "score 'high'"),
+    "score of a chunk": ([Chunk("a", "x", score="high")], "score 'high'"),
+    "too large a score": ([Chunk("a", "x", score=1e300)], "finite"),
+    "title": ([Chunk("a", "x", title=3)], "title is int"),
+    "identity": ([{"id": None, "text": "x"}], "id None"),
+    "bytes": ([b"caf\xe9"], "chunk 1: bytes"),
+    "nothing": ([None], "chunk 1: NoneType"),
+    "no list": ("one text", "expected a list of chunks"),
+    "one line": ({"id": "a", "text": "x"}, "expected a list of chunks"),
 }
 
 
@@ -159,7 +203,7 @@ def test_bad_chunks_are_one_line(name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("budget", [0, -5, 2.5, True])
+@pytest.mark.parametrize("budget", [0, -5, 2.5, True, None, "20", float("nan"), 10**30])
 def test_bad_budgets(budget):
     with pytest.raises(InputError, match="budget"):
         select(QUERY, GOOD, budget)
@@ -174,6 +218,18 @@ def test_other_bad_input():
         select(QUERY, [Chunk("a", "x", embedding=np.ones(2))], 10, query_embedding=[1, 2, 3])
     with pytest.raises(InputError, match="tokenizer"):
         select(QUERY, ["x"], 10, tokenizer=lambda text: text.split())
+    with pytest.raises(InputError, match="tokenizer failed: ZeroDivisionError"):
+        select(QUERY, ["x"], 10, tokenizer=lambda text: 1 // 0)
+    for options, words in (
+        ({"evaluations": 0}, "evaluations 0"),
+        ({"evaluations": 2.5}, "evaluations 2.5"),
+        ({"moves": -1}, "moves -1"),
+        ({"time_limit": float("nan")}, "time_limit nan"),
+        ({"position_weights": ["first"]}, "position_weights"),
+        ({"all_weight": -1}, "all_weight -1"),
+    ):
+        with pytest.raises(InputError, match=words):
+            select(QUERY, GOOD, 10, **options)
     with pytest.raises(InputError, match="cost_weight"):
         select(QUERY, GOOD, 10, cost_weight=float("nan"))
     with pytest.raises(InputError, match="reranker"):
@@ -265,6 +321,17 @@ def test_lines_that_are_no_chunks(tmp_path):
             read_jsonl(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_jsonl(tmp_path / "missing.jsonl")
+
+
+def test_what_has_no_utf8_survives_files(tmp_path):
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"id": "\\ud800", "text": "half \\ud83d of a pair, and é"}\n')
+    out, picture = tmp_path / "out.jsonl", tmp_path / "picture.svg"
+    options = ("--budget", "30", "--out", out, "--plot", picture)
+    done = run("select", "--query", QUERY, "--chunks", path, *options)
+    assert done.returncode == 0, done.stderr
+    assert read_jsonl(out)[0].text == read_jsonl(path)[0].text
+    assert picture.exists()
 
 
 def test_chunks_keep_their_own_counts():
