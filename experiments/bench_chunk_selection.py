@@ -1,6 +1,6 @@
 """Chunk selection: evidence found within a budget, learned value and search against baselines.
 
-    python -m experiments.bench_chunk_selection NAME=PATH[+PATH...][:OVERLAP]@BUDGETS ...
+    python -m experiments.bench_chunk_selection NAME=PATH[+PATH...][:SIZE/STEP]@BUDGETS ...
 
 The learned value is cross-fitted: a question's choice comes from a model that has seen neither the
 question nor, in the row `select (zero-shot)`, anything of its data set (sets with a common first
@@ -25,7 +25,6 @@ import numpy as np
 from baselines.chunk_selection import EXACT, HEURISTICS, IMPROVE, KNAPSACK
 from baselines.chunk_selection import heuristics as rankers
 from baselines.chunk_selection.tree_search import corag, set_search
-from compiler_rl.retrieval import MiniLM
 from compiler_rl.select import find, select
 from experiments.chunk_evaluation import (
     STOP_COST,
@@ -38,8 +37,8 @@ from experiments.chunk_evaluation import (
 )
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from experiments.evidence_training import Example, train
-from experiments.retrieval_pools import Pool, pools_of
-from experiments.retrieval_sets import folds, load, merge, recall
+from experiments.retrieval_pools import Pool, load_pools
+from experiments.retrieval_sets import folds, recall
 from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.features import Features
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
@@ -122,9 +121,7 @@ class _Bench:
 
     def pools(self, name: str) -> list[Pool]:
         if name not in self._pools:
-            text, _, overlap = self.paths[name].partition(":")
-            parts = [load(Path(part), overlap=float(overlap or 0)) for part in text.split("+")]
-            self._pools[name] = pools_of(merge(name, parts), MiniLM())
+            self._pools[name] = load_pools(self.paths[name])
         return self._pools[name]
 
     def family(self, name: str) -> str:

@@ -17,7 +17,7 @@ from baselines.chunk_selection.tree_search import corag, set_search
 from compiler_rl.retrieval import MiniLM
 from compiler_rl.select import find
 from experiments.retrieval_pools import Pool, pools_of
-from experiments.retrieval_sets import Passage, Question, QuestionSet, load, recall
+from experiments.retrieval_sets import Passage, Question, QuestionSet, load, recall, touched
 from games.base import Result
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.solution import Selection, arranged, objective
@@ -137,6 +137,7 @@ def measured(
     return {
         "recall": share,
         "all_gold": float(share >= FULL),
+        "touched": touched(pool.question, passages),
         "token_f1": token_f1(pool, order),
         "answer": answer_in_context(pool.question, [pool.chunks[i].text for i in order]),
         "ndcg": ndcg(pool.question, pool.passages, order),

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler_rl.retrieval import Encoder, MiniLM, Retriever
-from experiments.retrieval_sets import Passage, Question, QuestionSet, load
+from experiments.retrieval_sets import (
+    Cut,
+    Passage,
+    Question,
+    QuestionSet,
+    load,
+    merge,
+    windows,
+)
 from games.chunk_selection.chunk import Chunk, count_tokens
 from games.chunk_selection.features import Features, make_features
 from hlo_frontend.errors import InputError
@@ -50,19 +58,36 @@ class Pool:
 
 
 def load_pools(name: str, encoder: Encoder | None = None, *, top: int = TOP) -> list[Pool]:
-    """The pools of the set at a path; `PATH:0.5` for chunks of which half is repeated.
+    """The pools of the set of that name; see `load_sets`.
 
     Raises:
         InputError: no such set, or packages of retrieval are missing.
     """
-    path, _, overlap = name.rpartition(":") if ":" in name else (name, "", "0")
-    try:
-        share = float(overlap)
-    except ValueError:
-        raise InputError(f"{name}: expected PATH or PATH:OVERLAP") from None
-    if not 0 <= share < 1:
-        raise InputError(f"{name}: expected an overlap of at least 0 and below 1")
-    return pools_of(load(Path(path), overlap=share), encoder or MiniLM(), top=top)
+    given = encoder or MiniLM()
+    return pools_of(load_sets(name, given), given, top=top)
+
+
+def load_sets(name: str, encoder: Encoder) -> QuestionSet:
+    """The question set `PATH[+PATH...][:SIZE/STEP]`; several are one set of all their questions.
+
+    With SIZE/STEP documents are cut into windows of so many word pieces of the encoder, a new one
+    every STEP; otherwise into whole sentences.
+
+    Raises:
+        InputError: another form of name, or no such set.
+    """
+    paths, _, text = name.partition(":")
+    cut: Cut | None = None
+    if text:
+        size, _, step = text.partition("/")
+        if not (size.isdecimal() and step.isdecimal() and 0 < int(step) <= int(size)):
+            raise InputError(f"{name}: expected PATH or PATH:SIZE/STEP such as folder:128/64")
+
+        def cut(text: str) -> list[tuple[int, int]]:
+            return windows(encoder.pieces(text), int(size), int(step))
+
+    sets = [load(Path(path), cut=cut) for path in paths.split("+")]
+    return sets[0] if len(sets) == 1 else merge(paths, sets)
 
 
 def pools_of(questions: QuestionSet, encoder: Encoder | None, *, top: int = TOP) -> list[Pool]:

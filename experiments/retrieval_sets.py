@@ -21,6 +21,9 @@ import numpy as np
 from games.chunk_selection.chunk import read_lines
 from hlo_frontend.errors import InputError
 
+# The chunks [start, end) of a document's text.
+Cut = Callable[[str], list[tuple[int, int]]]
+
 
 class Span(NamedTuple):
     """Characters [start, end) of a document; a passage that counts as a whole is [0, 1)."""
@@ -80,6 +83,18 @@ def recall(question: Question, passages: Sequence[Passage]) -> float:
     return covered / total if total else 0.0
 
 
+def touched(question: Question, passages: Sequence[Passage]) -> float:
+    """Share of the question's evidence, in spans, of which the passages have a part."""
+    found = sum(
+        any(
+            p.span.document == document and p.span.start < end and start < p.span.end
+            for p in passages
+        )
+        for document, start, end in question.evidence
+    )
+    return found / len(question.evidence) if question.evidence else 0.0
+
+
 def gains(question: Question, passages: Sequence[Passage]) -> list[float]:
     """Recall of each passage alone."""
     return [recall(question, [passage]) for passage in passages]
@@ -95,13 +110,12 @@ def merge(name: str, sets: Sequence[QuestionSet]) -> QuestionSet:
     return QuestionSet(name, tuple(passages.values()), questions)
 
 
-def load(path: Path, *, chunk_tokens: int = 200, overlap: float = 0.0) -> QuestionSet:
+def load(path: Path, *, cut: Cut | None = None) -> QuestionSet:
     """The question set at `path`, whatever known form it has.
 
     Args:
         path: a file or folder of one of the forms above.
-        chunk_tokens: most words and signs in a chunk, where documents come unchunked (Chroma).
-        overlap: share of a chunk that the next one repeats, likewise.
+        cut: makes chunks of documents that come unchunked (Chroma); `sentences` if None.
 
     Raises:
         InputError: no known form, or something that belongs to it is missing.
@@ -110,7 +124,7 @@ def load(path: Path, *, chunk_tokens: int = 200, overlap: float = 0.0) -> Questi
         if (path / "corpus.jsonl").exists():
             return load_beir(path)
         if (path / "questions_df.csv").exists():
-            return load_chroma(path, chunk_tokens, overlap)
+            return load_chroma(path, cut or sentences)
         raise InputError(
             f"{path}: expected corpus.jsonl, queries.jsonl and qrels/*.tsv (BEIR), or"
             " questions_df.csv (Chroma chunking), in this folder"
@@ -187,13 +201,13 @@ def _hotpot(row: dict[str, Any], number: int) -> _Parsed:
     return Question(identity, row["question"], (), (row["answer"],)), pairs, gold
 
 
-def load_chroma(folder: Path, chunk_tokens: int, overlap: float) -> QuestionSet:
+def load_chroma(folder: Path, cut: Cut) -> QuestionSet:
     """The Chroma chunking evaluation: documents cut into chunks; evidence is character spans."""
     passages: list[Passage] = []
     for path in sorted(folder.glob("*.md")):
         # The set's spans count characters of the file as it is, line ends included.
         text = path.read_bytes().decode("utf-8")
-        for start, end in cut(text, chunk_tokens, overlap):
+        for start, end in cut(text):
             # The space after it is nobody's loss: evidence that goes on there counts as whole.
             reach = end
             while reach < len(text) and text[reach].isspace():
@@ -227,7 +241,13 @@ _PIECE = re.compile(r"\w+|[^\w\s]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def cut(text: str, size: int, overlap: float) -> list[tuple[int, int]]:
+def windows(pieces: Sequence[tuple[int, int]], size: int, step: int) -> list[tuple[int, int]]:
+    """Chunks [start, end) of `size` of a text's pieces [start, end), a new one every `step`."""
+    starts = range(0, max(len(pieces) - size + step, 1), step) if pieces else ()
+    return [(pieces[at][0], pieces[min(at + size, len(pieces)) - 1][1]) for at in starts]
+
+
+def sentences(text: str, size: int = 200, overlap: float = 0.0) -> list[tuple[int, int]]:
     """Chunks of whole sentences up to `size` words and signs, [start, end): each shares about that
     part with the next. A longer sentence is cut where it has to be.
     """

@@ -2,10 +2,9 @@
 
     python -m experiments.train_chunk_selection SET ... [--out FILE]
 
-SET is anything that `experiments.retrieval_sets.load` reads; `SET:0.5` cuts documents into chunks
-of which half is repeated by the next. Each question is learned from as it is, and again with texts
-alone or few candidates, so that the value serves whoever has no embeddings or little to choose
-from.
+SET is anything that `experiments.retrieval_pools.load_sets` reads. Each question is learned from
+as it is, and again with texts alone or few candidates, so that the value serves whoever has no
+embeddings or little to choose from.
 """
 
 from __future__ import annotations

@@ -20,11 +20,13 @@ from experiments.retrieval_sets import (
     Passage,
     Question,
     Span,
-    cut,
     folds,
     load,
     merge,
     recall,
+    sentences,
+    touched,
+    windows,
 )
 from games.chunk_selection.chunk import Chunk
 from hlo_frontend.errors import InputError
@@ -45,6 +47,14 @@ def test_recall_counts_each_character_once():
     assert recall(question, [passage(0, 40), passage(0, 40, "e")]) == 1
 
 
+def test_touched_counts_spans():
+    question = Question("q", "?", (Span("d", 10, 20), Span("e", 0, 10)))
+    assert touched(question, []) == 0
+    assert touched(question, [passage(19, 30), passage(20, 30), passage(0, 9, "f")]) == 0.5
+    assert touched(question, [passage(0, 10), passage(5, 7, "e")]) == 0.5
+    assert touched(question, [passage(19, 30), passage(5, 7, "e")]) == 1
+
+
 def test_evidence_is_marginal():
     question = Question("q", "?", (Span("d", 10, 20),))
     pool = [passage(0, 15), passage(0, 18), passage(12, 30), passage(9, 21, "other")]
@@ -55,16 +65,24 @@ def test_evidence_is_marginal():
 
 def test_chunks_are_whole_sentences_and_repeat_their_share():
     text = " ".join(f"Sentence number {i} is here." for i in range(20))  # six pieces each
-    plain = [text[a:b] for a, b in cut(text, 30, 0.0)]
+    plain = [text[a:b] for a, b in sentences(text, 30, 0.0)]
     assert [chunk.count(".") for chunk in plain] == [5, 5, 5, 5]
     assert " ".join(plain) == text
-    half = cut(text, 30, 0.5)
+    half = sentences(text, 30, 0.5)
     assert [text[a:b].count(".") for a, b in half] == [5] * 6
     assert all(b > c for (_, b), (c, _) in pairwise(half))
     assert (half[0][0], half[-1][1]) == (0, len(text))
     long = " ".join(f"w{i}" for i in range(100))
-    assert [len(long[a:b].split()) for a, b in cut(long, 30, 0.0)] == [30, 30, 30, 10]
-    assert cut("", 30, 0.5) == []
+    assert [len(long[a:b].split()) for a, b in sentences(long, 30, 0.0)] == [30, 30, 30, 10]
+    assert sentences("", 30, 0.5) == []
+
+
+def test_windows_of_pieces():
+    pieces = [(3 * i, 3 * i + 2) for i in range(10)]
+    assert windows(pieces, 4, 2) == [(0, 11), (6, 17), (12, 23), (18, 29)]
+    assert windows(pieces, 4, 4) == [(0, 11), (12, 23), (24, 29)]
+    assert windows(pieces, 20, 10) == [(0, 29)]
+    assert windows([], 4, 2) == []
 
 
 def beir(folder: Path) -> Path:
