@@ -25,7 +25,7 @@ import numpy as np
 from baselines.chunk_selection import EXACT, HEURISTICS, IMPROVE, KNAPSACK
 from baselines.chunk_selection import heuristics as rankers
 from baselines.chunk_selection.tree_search import corag, set_search
-from compiler_rl.select import find, select
+from compiler_rl.select import find
 from experiments.chunk_evaluation import (
     STOP_COST,
     Selector,
@@ -85,12 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
     results = Results(chosen.out, NAME)
-    sets = [_named(text) for text in chosen.sets]
+    sets = named_sets(chosen.sets)
     bench = _Bench({name: path for name, path, _ in sets}, chosen.models)
     for name, budget in ((name, budget) for name, _, budgets in sets for budget in budgets):
         config = {
             "set": name,
             "budget": budget,
+            "cut": bench.paths[name].partition(":")[2],
             "folds": FOLDS,
             "models": MODELS,
             "questions": chosen.questions,
@@ -99,6 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         results.measure(config, partial(bench.measure, config))
     results.write_report(report(results))
+
+
+def named_sets(given: Sequence[str]) -> list[tuple[str, str, list[int]]]:
+    """(name, what `load_sets` reads, budgets) of each `NAME=PATH@BUDGETS`.
+
+    Raises:
+        InputError: one has another form.
+    """
+    return [_named(text) for text in given]
 
 
 def _named(text: str) -> tuple[str, str, list[int]]:
@@ -169,7 +179,6 @@ class _Bench:
             key: [[] for _ in grid] for key, grid in GRIDS.items()
         }
         zero_shot = self.model(self.family(name))
-        spent: list[tuple[float, float]] = []
         drawn = np.random.default_rng(0).permutation(len(pools))[: config["questions"]]
         for number, index in enumerate(sorted(drawn.tolist())):
             pool, part = pools[index], int(fold[index])
@@ -186,7 +195,6 @@ class _Bench:
             rows.setdefault("select (zero-shot)", []).append(measured(pool, away, find, seconds))
             rows.setdefault("oracle", []).append(measured(pool, problem, partial(oracle, pool)))
             _compare(problem, equal)
-            spent.append(_spent(pool, budget, self.model(part)))
             if number < config["exact"]:
                 proved.append(_proved(problem, config["time_limit"]))
         for method, found in tuned.items():
@@ -205,7 +213,6 @@ class _Bench:
                 method: counted(equal[method], equal["greedy"], tolerance=1e-6)
                 for method in ("set_search", "annealing")
             },
-            "latency": _latency(spent),
             "exact": {key: float(np.mean([each[key] for each in proved])) for key in proved[0]}
             if proved
             else {},
@@ -233,24 +240,6 @@ def _problem(
 def _timed(make: Callable[[], ChunkSelectionProblem]) -> tuple[ChunkSelectionProblem, float]:
     started = time.perf_counter()
     return make(), time.perf_counter() - started
-
-
-def _spent(pool: Pool, budget: int, model: EvidenceModel) -> tuple[float, float]:
-    """Milliseconds of `select` on texts with embeddings: on the clock, and of the processor."""
-    started, busy = time.perf_counter(), time.process_time()
-    select(
-        pool.question.text, pool.chunks, budget, query_embedding=pool.query_embedding, model=model
-    )
-    return 1e3 * (time.perf_counter() - started), 1e3 * (time.process_time() - busy)
-
-
-def _latency(spent: Sequence[tuple[float, float]]) -> dict[str, float]:
-    clock, processor = np.array(spent).T
-    return {
-        "median": float(np.median(clock)),
-        "p90": float(np.quantile(clock, 0.9)),
-        "processor": float(np.median(processor)),
-    }
 
 
 def _compare(problem: ChunkSelectionProblem, equal: dict[str, list[float]]) -> None:
@@ -306,27 +295,23 @@ def short_table(results: Results) -> str:
 
 
 def table(results: Results, methods: Sequence[str] = ORDER) -> str:
-    """A row a method, a column a set and budget: recall (rate with all evidence)."""
-    cells = results.cells
-    header = ["method", *(f"{c['config']['set']} @{c['config']['budget']}" for c in cells)]
-    rows = []
-    for method in methods:
-        row = [method]
-        for cell in cells:
-            found = cell["result"]["methods"][method]
-            row.append(f"{found['recall']:.3f} ({found['all_gold']:.2f})")
-        rows.append(row)
-    return markdown_table(header, rows)
+    """A row a method, a column a set and budget: recall (rate with all evidence).
 
-
-def latency_table(results: Results) -> str:
-    """A row a set and budget: milliseconds that one question takes."""
-    rows = []
+    Windows cut evidence anywhere, so their sets have a column more: spans of which a part is there.
+    """
+    header = ["method"]
+    rows = [[method] for method in methods]
     for cell in results.cells:
-        config, found = cell["config"], cell["result"]["latency"]
-        figures = [f"{found[key]:.1f}" for key in ("median", "p90", "processor")]
-        rows.append([f"{config['set']} @{config['budget']}", *figures])
-    return markdown_table(["set", "median", "90 %", "median of the processor's"], rows)
+        config = cell["config"]
+        name = f"{config['set']} @{config['budget']}"
+        cut = config.get("cut")  # not in cells from before there were windows
+        header += [name, f"{name}, spans"] if cut else [name]
+        for row in rows:
+            found = cell["result"]["methods"][row[0]]
+            row.append(f"{found['recall']:.3f} ({found['all_gold']:.2f})")
+            if cut:
+                row.append(f"{found['touched']:.3f}")
+    return markdown_table(header, rows)
 
 
 def report(results: Results) -> str:
@@ -348,10 +333,6 @@ def report(results: Results) -> str:
                 + [f"{found[k]:.3f}" if found[k] < 1 else f"{found[k]:,.1f}" for k in keys]
             )
         parts += [f"## {title}", markdown_table(["set", "method", *keys], rows)]
-    parts += [
-        "## Milliseconds of `select`, from texts with embeddings to the chunks and the trace",
-        latency_table(results),
-    ]
     rows = []
     for cell in results.cells:
         config, result = cell["config"], cell["result"]
