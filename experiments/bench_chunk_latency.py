@@ -1,6 +1,6 @@
 """Chunk selection: milliseconds of one `select` call, from texts with embeddings to the trace.
 
-    python -m experiments.bench_chunk_latency NAME=PATH[+PATH...][:SIZE/STEP]@BUDGETS ...
+    python -m experiments.bench_chunk_latency NAME=PATH[+PATH...][:CUT]@BUDGETS ...
 
 The value that ships, no reranker, one thread. Making the embeddings is not counted; reading the
 texts, the value, the search, ordering and the reasons of the trace are.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.retrieval_sets import (
     QuestionSet,
     load,
     merge,
+    sentences,
     windows,
 )
 from games.chunk_selection.chunk import Chunk, count_tokens
@@ -25,6 +27,7 @@ from games.chunk_selection.features import Features, make_features
 from hlo_frontend.errors import InputError
 
 TOP = 60  # candidates, as in CORAG
+_SHARE = re.compile(r"0?\.\d+")
 
 
 @dataclass(frozen=True)
@@ -68,26 +71,28 @@ def load_pools(name: str, encoder: Encoder | None = None, *, top: int = TOP) -> 
 
 
 def load_sets(name: str, encoder: Encoder) -> QuestionSet:
-    """The question set `PATH[+PATH...][:SIZE/STEP]`; several are one set of all their questions.
+    """The question set `PATH[+PATH...][:CUT]`; several are one set of all their questions.
 
-    With SIZE/STEP documents are cut into windows of so many word pieces of the encoder, a new one
-    every STEP; otherwise into whole sentences.
+    CUT says how documents become chunks: `128/64` are windows of 128 word pieces of the encoder, a
+    new one every 64; `0.5` are whole sentences of which half is repeated by the next chunk.
 
     Raises:
         InputError: another form of name, or no such set.
     """
     paths, _, text = name.partition(":")
-    cut: Cut | None = None
-    if text:
-        size, _, step = text.partition("/")
-        if not (size.isdecimal() and step.isdecimal() and 0 < int(step) <= int(size)):
-            raise InputError(f"{name}: expected PATH or PATH:SIZE/STEP such as folder:128/64")
-
-        def cut(text: str) -> list[tuple[int, int]]:
-            return windows(encoder.pieces(text), int(size), int(step))
-
-    sets = [load(Path(path), cut=cut) for path in paths.split("+")]
+    sets = [load(Path(path), cut=_cut(text, encoder)) for path in paths.split("+")]
     return sets[0] if len(sets) == 1 else merge(paths, sets)
+
+
+def _cut(text: str, encoder: Encoder) -> Cut:
+    if not text:
+        return sentences
+    size, slash, step = text.partition("/")
+    if slash and size.isdecimal() and step.isdecimal() and 0 < int(step) <= int(size):
+        return lambda document: windows(encoder.pieces(document), int(size), int(step))
+    if _SHARE.fullmatch(text):
+        return partial(sentences, overlap=float(text))
+    raise InputError(f"{text}: expected SIZE/STEP in word pieces, or an overlap such as 0.5")
 
 
 def pools_of(questions: QuestionSet, encoder: Encoder | None, *, top: int = TOP) -> list[Pool]:

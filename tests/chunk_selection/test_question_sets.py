@@ -15,7 +15,7 @@ import pytest
 from compiler_rl.retrieval import reciprocal_rank
 from experiments import chunk_evaluation as measures
 from experiments.evidence_training import evidence_of
-from experiments.retrieval_pools import Pool
+from experiments.retrieval_pools import Pool, load_sets
 from experiments.retrieval_sets import (
     Passage,
     Question,
@@ -45,6 +45,31 @@ def test_recall_counts_each_character_once():
     assert recall(question, [passage(0, 15), passage(12, 30)]) == 0.5
     assert recall(question, [passage(12, 30), passage(0, 15), passage(0, 30)]) == 0.5
     assert recall(question, [passage(0, 40), passage(0, 40, "e")]) == 1
+
+
+class Letters:
+    """An encoder whose word pieces are single letters."""
+
+    def pieces(self, text):
+        return [(at, at + 1) for at, letter in enumerate(text) if not letter.isspace()]
+
+
+def test_sets_by_name(tmp_path):
+    path = chroma(tmp_path)
+    whole = load_sets(str(path), Letters())
+    assert len(whole.passages) == 1
+    assert whole == load(path)
+    cut = load_sets(f"{path}:40/20", Letters()).passages
+    letters = len(Letters().pieces(whole.passages[0].text))
+    assert len(cut) == -(-(letters - 40) // 20) + 1
+    assert all(len(Letters().pieces(passage.text)) == 40 for passage in cut[:-1])
+    assert len(load_sets(f"{path}:0.5", Letters()).passages) == 1
+    two = load_sets(f"{hotpot(tmp_path)}+{musique(tmp_path)}", Letters())
+    assert len(two.questions) == 2
+    assert len(two.passages) == 3
+    for wrong in ("40/50", "0/0", "1.5", "x", "40/", "nan"):
+        with pytest.raises(InputError, match="expected SIZE/STEP"):
+            load_sets(f"{path}:{wrong}", Letters())
 
 
 def test_touched_counts_spans():
