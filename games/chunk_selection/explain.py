@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from games.chunk_selection.problem import ChunkSelectionProblem
-from games.chunk_selection.solution import Selection, worth
+from games.chunk_selection.solution import Selection, losses_with, worth
 from games.chunk_selection.value import NOBODY
 
 NEARLY = 5
@@ -69,6 +69,7 @@ def nearly_taken(
 ) -> tuple[Reason, ...]:
     """The candidates left out that would lower the loss most if there were room."""
     loss = worth(problem, selection.order).loss
+    losses = losses_with(problem, selection.order)
     left = problem.budget - selection.tokens(problem)
     chosen = set(selection.order)
     reasons = []
@@ -76,7 +77,7 @@ def nearly_taken(
         if index in chosen:
             continue
         # The cost of tokens would be within the budget's; what is asked is what it brings.
-        gain = loss - worth(problem, (*selection.order, index)).loss
+        gain = loss - float(losses[index])
         tokens = int(problem.tokens[index])
         if tokens > problem.budget:
             why = f"larger than the whole budget ({tokens} tokens)"

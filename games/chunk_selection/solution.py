@@ -67,6 +67,22 @@ def worth(problem: ChunkSelectionProblem, order: Sequence[int]) -> Worth:
     return Worth(recall, everything, loss)
 
 
+def losses_with(problem: ChunkSelectionProblem, order: Sequence[int]) -> Floats:
+    """f64[N]: the loss of the chosen candidates and one more, for each candidate."""
+    there = problem.members != NOBODY
+    shares = np.minimum(problem.overlap[:, list(order)].sum(axis=1)[:, None] + problem.overlap, 1.0)
+    found = shares.T[:, np.where(there, problem.members, 0)]
+    mean = (found * there).sum(axis=2) / np.maximum(there.sum(axis=1), 1)
+    least = np.where(there, found, 1.0).min(axis=2)
+    tokens = int(problem.tokens[list(order)].sum()) + problem.tokens
+    return (
+        1.0
+        - mean @ problem.probability
+        + problem.all_weight * (1.0 - least @ problem.probability)
+        + problem.cost_weight * tokens / problem.budget
+    )
+
+
 def objective(problem: ChunkSelectionProblem, selection: Selection) -> float:
     """The loss; lower is better. The order does not count."""
     return worth(problem, selection.order).loss

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _WORD = re.compile(r"[^\W_]+")
 _GAP = r"[^\S\n]+"  # a name does not go on in the next line
@@ -41,7 +42,7 @@ _LONGEST_TITLE = 12  # words of a first line that counts as one
 
 def words(text: str) -> list[str]:
     """Lower-case words."""
-    return _WORD.findall(text.lower())
+    return " ".join(_WORD.findall(text)).lower().split()
 
 
 @lru_cache(maxsize=2**16)
@@ -130,20 +131,25 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
     """All of the above for one query, its candidates' texts [N] and titles [N] ("" if none)."""
     count = len(texts)
     titles = [title_of(text, title) for text, title in zip(texts, titles, strict=True)]
-    plain = [words(text) for text in texts]
-    lists = [stems(each) for each in plain]
+    exact_texts = [" ".join(_WORD.findall(text)) for text in texts]
+    lower_texts = [text.lower() for text in exact_texts]
+    numbered = _number([text.split() for text in lower_texts])
     query_words = words(query)
     asked = stems(query_words) or query_words
-    vocabulary: dict[str, int] = {}
-    for each in (asked, *lists):
-        for term in each:
-            vocabulary.setdefault(term, len(vocabulary))
-    counts = np.zeros((count, max(len(vocabulary), 1)))
-    for row, each in enumerate(lists):
-        if each:
-            at = np.array([vocabulary[term] for term in each])
-            np.add.at(counts[row], at, 1.0)
-    query_at = np.array(sorted({vocabulary[term] for term in asked}), dtype=np.int64)
+    vocabulary = {term: at for at, term in enumerate(dict.fromkeys(asked))}
+    term_of = np.array(
+        [
+            -1 if word in STOPWORDS else vocabulary.setdefault(stem(word), len(vocabulary))
+            for word in numbered.known
+        ],
+        dtype=np.int64,
+    )
+    size = max(len(vocabulary), 1)
+    terms = term_of[numbered.words]
+    owners, terms = numbered.owners[terms >= 0], terms[terms >= 0]
+    counts = np.bincount(owners * size + terms, minlength=count * size).reshape(count, size)
+    query_terms = [vocabulary[term] for term in asked]
+    query_at = np.array(sorted(set(query_terms)), dtype=np.int64)
     has = counts > 0
     frequency = has.sum(axis=0)
     rarity = np.log1p((count - frequency + 0.5) / (frequency + 0.5))
@@ -153,7 +159,7 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
     saturated = part * (BM25_K1 + 1) / (part + scale[:, None])
     bm25 = saturated @ rarity[query_at]
 
-    weights = np.log1p(counts) * rarity
+    weights = np.log1p(np.arange(counts.max(initial=0) + 1))[counts] * rarity
     unit = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), 1e-9)
     query_vector = np.zeros(counts.shape[1])
     query_vector[query_at] = rarity[query_at]
@@ -167,12 +173,10 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
     both = there @ has[:, query_at].T.astype(np.float64)
     joint = coverage[:, None] + coverage[None, :] - both
 
-    padded = [f" {' '.join(each)} " for each in plain]
     padded_query = f" {' '.join(query_words)} "
     bare = [" ".join(words(title)) for title in titles]
     # In its capitals a title is a name; "a river" names no article "River".
     exact = [" ".join(_WORD.findall(title)) for title in titles]
-    exact_texts = [f" {' '.join(_WORD.findall(text))} " for text in texts]
     if query == query.lower():
         named = [f" {title} " in padded_query for title in bare]
     else:
@@ -186,19 +190,19 @@ def read_texts(query: str, texts: Sequence[str], titles: Sequence[str]) -> Texts
         similarity=similarity,
         coverage=coverage,
         joint=joint,
-        bigrams=_bigrams(asked, lists),
+        bigrams=_bigrams(query_terms, owners, terms, size, count),
         title_asked=_title_asked(bare, set(asked)),
         title_named=np.array([float(bool(t) and n) for t, n in zip(bare, named, strict=True)]),
         names_asked=np.array(
             [
-                sum(f" {name} " in text for name in asked_names) / max(len(asked_names), 1)
-                for text in padded
+                sum(f" {name} " in f" {text} " for name in asked_names) / max(len(asked_names), 1)
+                for text in lower_texts
             ]
         ),
-        mentions=_mentions(exact, exact_texts),
+        mentions=_mentions(exact, exact_texts, numbered),
         shared_names=_shared_names(found_names, padded_query),
         same_title=np.array([[float(bool(a) and a == b) for b in bare] for a in bare]),
-        overlap=_overlap(plain),
+        overlap=_overlap(numbered),
         years=np.array([float(bool(_YEAR.search(text))) for text in texts]),
         numbers=np.log1p([len(_DIGIT.findall(text)) for text in texts]),
         people=np.log1p([len(each) for each in found_names]),
@@ -220,11 +224,45 @@ def _asked_names(query: str) -> list[str]:
     )
 
 
-def _bigrams(asked: Sequence[str], lists: Sequence[Sequence[str]]) -> Floats:
-    wanted = set(pairwise(asked))
-    if not wanted:
-        return np.zeros(len(lists))
-    return np.array([len(wanted & set(pairwise(each))) / len(wanted) for each in lists])
+@dataclass(frozen=True)
+class _Numbered:
+    """The words of all texts, one after the other, as numbers: i64[W] each.
+
+    Attributes:
+        words: the number of each word in `known`.
+        owners: the text that it is in.
+        lengths: i64[N] words of each text.
+        known: the number of each word.
+    """
+
+    words: Ints
+    owners: Ints
+    lengths: Ints
+    known: dict[str, int]
+
+
+def _number(texts: Sequence[Sequence[str]]) -> _Numbered:
+    everything = list(chain.from_iterable(texts))
+    known = {word: number for number, word in enumerate(dict.fromkeys(everything))}
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    return _Numbered(
+        words=np.array([known[word] for word in everything], dtype=np.int64),
+        owners=np.repeat(np.arange(len(texts)), lengths),
+        lengths=lengths,
+        known=known,
+    )
+
+
+def _bigrams(asked: Sequence[int], owners: Ints, terms: Ints, size: int, count: int) -> Floats:
+    """f64[count] of the query's terms and those of the texts, all below `size`."""
+    wanted = np.array(sorted({a * size + b for a, b in pairwise(asked)}), dtype=np.int64)
+    there = np.zeros((count, max(len(wanted), 1)), dtype=np.bool_)
+    if len(wanted):
+        pairs = terms[:-1] * size + terms[1:]
+        place = np.minimum(np.searchsorted(wanted, pairs), len(wanted) - 1)
+        hit = (wanted[place] == pairs) & (owners[:-1] == owners[1:])
+        there[owners[:-1][hit], place[hit]] = True
+    return there.mean(axis=1)
 
 
 def _title_asked(titles: Sequence[str], asked: set[str]) -> Floats:
@@ -232,14 +270,18 @@ def _title_asked(titles: Sequence[str], asked: set[str]) -> Floats:
     return np.array([sum(t in asked for t in part) / max(len(part), 1) for part in parts])
 
 
-def _mentions(titles: Sequence[str], padded: Sequence[str]) -> Floats:
+def _mentions(titles: Sequence[str], texts: Sequence[str], numbered: _Numbered) -> Floats:
     result = np.zeros((len(titles), len(titles)))
+    has = np.zeros((len(titles), len(numbered.known)), dtype=np.bool_)
+    has[numbered.owners, numbered.words] = True
     for j, title in enumerate(titles):
-        if len(title) < 3:
+        at = [numbered.known.get(word, -1) for word in title.lower().split()]
+        if len(title) < 3 or -1 in at:
             continue
         needle = f" {title} "
-        for i, text in enumerate(padded):
-            if titles[i] != title and needle in text:
+        # Few texts have all of its words, and only those are searched.
+        for i in np.flatnonzero(has[:, at].all(axis=1)).tolist():
+            if titles[i] != title and needle in f" {texts[i]} ":
                 result[i, j] = 1.0
     return result
 
@@ -261,26 +303,34 @@ def _shared_names(found: Sequence[set[str]], query: str) -> Floats:
     return np.log1p(result)
 
 
-def _overlap(plain: Sequence[Sequence[str]]) -> Floats:
+def _overlap(numbered: _Numbered) -> Floats:
     """f64[N, N]: share of i's runs of SHINGLE words that are in j; whole texts where shorter."""
-    known: dict[str, int] = {}
-    owners, runs = [], []
-    sizes = np.zeros(len(plain))
-    for i, each in enumerate(plain):
-        numbers = np.array([known.setdefault(w, len(known) + 1) for w in each], dtype=np.uint64)
-        hashed = np.zeros(max(len(numbers) - SHINGLE + 1, 1), dtype=np.uint64)
-        for at in range(min(SHINGLE, len(numbers))):
-            # Arithmetic modulo 2**64 is meant.
-            hashed = hashed * _FACTOR + numbers[at : at + len(hashed)]
-        hashed = np.unique(hashed)
-        sizes[i] = len(hashed)
-        owners.append(np.full(len(hashed), i))
-        runs.append(hashed)
-    _, which, counts = np.unique(np.concatenate(runs), return_inverse=True, return_counts=True)
-    shared = np.cumsum(counts > 1) - 1
-    several = counts[which] > 1
-    there = np.zeros((len(plain), int((counts > 1).sum())))
-    there[np.concatenate(owners)[several], shared[which[several]]] = 1.0
-    result = there @ there.T / np.maximum(sizes, 1.0)[:, None]
+    count = len(numbered.lengths)
+    numbers = numbered.words.astype(np.uint64) + np.uint64(1)
+    hashed = np.zeros(max(len(numbers) - SHINGLE + 1, 0), dtype=np.uint64)
+    for at in range(SHINGLE):
+        # Arithmetic modulo 2**64 is meant.
+        hashed = hashed * _FACTOR + numbers[at : at + len(hashed)]
+    inside = numbered.owners[: len(hashed)] == numbered.owners[SHINGLE - 1 :]
+    runs, owners = hashed[inside], numbered.owners[: len(hashed)][inside]
+    short = np.flatnonzero(numbered.lengths < SHINGLE)
+    if len(short):
+        ends = np.cumsum(numbered.lengths)
+        wholes = np.zeros(len(short), dtype=np.uint64)
+        for row, text in enumerate(short.tolist()):
+            for number in numbers[ends[text] - numbered.lengths[text] : ends[text]]:
+                wholes[row : row + 1] = wholes[row : row + 1] * _FACTOR + number
+        runs, owners = np.concatenate([runs, wholes]), np.concatenate([owners, short])
+    order = np.lexsort((owners, runs))
+    runs, owners = runs[order], owners[order]
+    other = np.append(True, runs[1:] != runs[:-1])
+    once = other | np.append(True, owners[1:] != owners[:-1])
+    owners, group = owners[once], np.cumsum(other[once]) - 1
+    several = np.bincount(group) > 1
+    there = np.zeros((count, int(several.sum())))
+    in_several = several[group]
+    there[owners[in_several], (np.cumsum(several) - 1)[group[in_several]]] = 1.0
+    sizes = np.bincount(owners, minlength=count)
+    result: Floats = there @ there.T / np.maximum(sizes, 1)[:, None]
     np.fill_diagonal(result, 1.0)
     return result
