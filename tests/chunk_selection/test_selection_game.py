@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from selection_instances import best_by_force, random_problem
 
 from games.chunk_selection import GAME
-from games.chunk_selection.solution import Selection, arranged, lower_bound, objective, worth
+from games.chunk_selection.solution import (
+    Selection,
+    arranged,
+    losses_with,
+    lower_bound,
+    objective,
+    worth,
+)
 from games.chunk_selection.validator import expected_loss
 from games.registry import game_of, get_game
 from hlo_frontend.errors import InputError
@@ -156,3 +163,12 @@ def test_order_puts_the_likeliest_where_it_is_read_best():
 def test_registered():
     problem = random_problem(0)
     assert game_of(problem) is get_game("chunk_selection")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_losses_with_one_more(seed):
+    problem = random_problem(seed, size=9, cost_weight=0.2 * (seed % 2))
+    for order in ((), (2,), (4, 0, 7)):
+        losses = losses_with(problem, order)
+        for index in set(range(9)) - set(order):
+            assert losses[index] == pytest.approx(worth(problem, (*order, index)).loss)
