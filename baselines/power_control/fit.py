@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from baselines.power_control.forecast import ForecastState, features, plant, start
+from baselines.power_control import sensor
+from baselines.power_control.forecast import features, plant, start
 from baselines.power_control.simulate import simulate
 from games.power_control.problem import PowerProblem
 from games.power_control.rules import (
@@ -44,10 +46,8 @@ def probe_act(
     return state + 1, policy.actions[(state // HOLD) % len(policy.actions)]
 
 
-def samples(
-    problem: PowerProblem, seed: int = 0
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """(features f32[n, FEATURES], f32[n] highest demand of the step that a decision answers for).
+def _probed(problem: PowerProblem, seed: int) -> tuple[jax.Array, jax.Array]:
+    """(i32[E, T] actions in force, f32[E, T, R] readings over the budget) without a breaker.
 
     Half of the time there is no cap, half of it one of the actions at random.
     """
@@ -56,32 +56,44 @@ def samples(
     probe = Probe(jnp.asarray(actions[None], jnp.int32))
     free = replace(problem, budget_w=1e9)
     _, (_, applied, _, readings) = simulate(free, probe, probe_start, probe_act, keep=True)
-    readings = readings[0] * (1e9 / problem.budget_w)
+    return jnp.asarray(applied[0], jnp.int32), readings[0] * (1e9 / problem.budget_w)
+
+
+def _walked(follow: Any, first: Any, extra: float, applied: jax.Array, readings: jax.Array) -> Any:
+    """What `follow`: (memory, observation) -> (memory, y) makes of a recorded scenario, stacked."""
+    flat = jnp.concatenate([jnp.zeros(WINDOW + DELAY), readings.ravel()])
+
+    def step(memory: Any, number: jax.Array) -> Any:
+        window = jax.lax.dynamic_slice(flat, (number * READINGS_PER_STEP,), (WINDOW,))
+        seen = Observation(
+            readings=window,
+            commanded=jnp.int32(0),
+            applied=applied[jnp.maximum(number - 1, 0)],
+            in_flight=jax.lax.dynamic_slice(applied, (number,), (IN_FLIGHT,)),
+            brake=jnp.asarray(False),
+            step=number,
+            oversubscription=jnp.float32(extra),
+        )
+        return follow(memory, seen)
+
+    return jax.lax.scan(step, first, jnp.arange(len(applied) - IN_FLIGHT))[1]
+
+
+def samples(
+    problem: PowerProblem, seed: int = 0
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(features f32[n, FEATURES], f32[n] highest demand of the step that is decided on)."""
+    applied, readings = _probed(problem, seed)
     known = plant()
     extra = problem.oversubscription
 
     def walk(applied: jax.Array, readings: jax.Array) -> Any:
-        flat = jnp.concatenate([jnp.zeros(WINDOW + DELAY), readings.ravel()])
+        follow = partial(features, known)
+        return _walked(follow, start(None), extra, applied, readings)  # type: ignore[arg-type]
 
-        def step(memory: ForecastState, number: jax.Array) -> Any:
-            window = jax.lax.dynamic_slice(flat, (number * READINGS_PER_STEP,), (WINDOW,))
-            seen = Observation(
-                readings=window,
-                commanded=jnp.int32(0),
-                applied=applied[jnp.maximum(number - 1, 0)],
-                in_flight=jax.lax.dynamic_slice(applied, (number,), (IN_FLIGHT,)),
-                brake=jnp.asarray(False),
-                step=number,
-                oversubscription=jnp.float32(extra),
-            )
-            return features(known, memory, seen)
-
-        numbers = jnp.arange(len(applied) - IN_FLIGHT)
-        return jax.lax.scan(step, start(None), numbers)[1]  # type: ignore[arg-type]
-
-    given = np.asarray(jax.jit(jax.vmap(walk))(jnp.asarray(applied[0], jnp.int32), readings))
-    highest = readings.max(-1)[:, IN_FLIGHT:]
-    factor = np.asarray(known.factor)[applied[0][:, IN_FLIGHT:]]
+    given = np.asarray(jax.jit(jax.vmap(walk))(applied, readings))
+    highest = np.asarray(readings).max(-1)[:, IN_FLIGHT:]
+    factor = np.asarray(known.factor)[np.asarray(applied)[:, IN_FLIGHT:]]
     demand = (highest - float(known.idle) * (1 + extra)) / factor
     late = slice(WARM_UP_STEPS, None)
     return given[:, late].reshape(-1, given.shape[-1]), demand[:, late].ravel()
@@ -116,3 +128,31 @@ def fitted(problems: list[PowerProblem]) -> Fit:
     )
     rounded = [round(float(weight), 5) for weight in weights]
     return Fit(rounded, round(float(spread), 5), round(float(highest), 4))
+
+
+class CleanSensor(NamedTuple):
+    """What a sensor without noise shows on training days, see `sensor.Sensor`."""
+
+    clean: float
+    drift: float
+
+
+def clean_sensor(problem: PowerProblem, seed: int = 0) -> CleanSensor:
+    """The highest estimate of noise where there is none, and how much the demand moves."""
+    applied, readings = _probed(problem, seed)
+    extra = problem.oversubscription
+
+    def follow(state: sensor.SensorState, seen: Observation) -> Any:
+        state = sensor.estimated(state, seen)
+        return state, state.estimate
+
+    def walk(applied: jax.Array, readings: jax.Array) -> Any:
+        return _walked(follow, sensor.start(), extra, applied, readings)
+
+    estimates = np.asarray(jax.jit(jax.vmap(walk))(applied, readings))[:, WARM_UP_STEPS:]
+    known = plant()
+    factor = np.asarray(known.factor)[np.asarray(applied)]
+    demand = (np.asarray(readings).mean(-1) - float(known.idle) * (1 + extra)) / factor
+    demand = np.maximum(demand[:, WARM_UP_STEPS:], 0.01)
+    drift = np.mean(np.diff(demand) ** 2 / demand[:, :-1])
+    return CleanSensor(float(f"{estimates.max():.2e}"), float(f"{drift:.2e}"))

@@ -71,12 +71,16 @@ def polca(
     return ladder((low, high, high), (gap, wide, wide), (1, 2, 4), (0, 0, IN_FLIGHT + 1))
 
 
+def static(action: int) -> Ladder:
+    """The same action at any time."""
+    return ladder((), 0.05, (), ground=action)
+
+
 LADDERS: dict[str, Ladder] = {
     "no_cap": ladder((), 0.05, ()),
     "one_threshold_lp": ladder((0.89,), 0.05, (2,)),
     "one_threshold_all": ladder((0.89,), 0.05, (6,)),
     "polca": polca(),
-    "static_lp1110_hp1305": ladder((), 0.05, (), ground=4),
     # Thunderbolt (OSDI'20): two thresholds, a soft and a hard cut, each undone at random.
     "thunderbolt": ladder((0.85, 0.95), 0.05, (2, 7), release=0.1),
 }

@@ -3,9 +3,10 @@
 The belief is filtered from readings: a slow level of demand (a moving average), and the deviation
 from it, which decays. From it come `SCENARIOS` futures over the control steps that decisions can
 still reach, by common random numbers: the same draws for every plan and at every decision, so that
-plans differ by what they do and not by luck. A plan is an action now and, as its recourse, the
-action held from the next step on. Its cost is the work lost, plus the mean of the worst `TAIL` of
-the scenarios' overshoots (CVaR). The first action of the best plan is sent.
+plans differ by what they do and not by luck. Plans have several steps: an action now, and the one
+held from the next step on, all pairs of the two. A plan costs the work that it loses, plus a price
+on its tail risk, the mean overshoot of the worst `TAIL` of the scenarios (CVaR). The first action
+of the best plan is sent. The future of the scenario that is played is never seen.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ import numpy as np
 from baselines.power_control import tuning
 from baselines.power_control.fit import Fit
 from baselines.power_control.simulate import Policy, record
-from baselines.power_control.table import CLAIRVOYANT, forecast_numbers, get_policy, tuned
+from baselines.power_control.table import CLAIRVOYANT, forecast_numbers, get_policy
+from baselines.power_control.tuned import tuned
 from games.base import Result
 from games.power_control.problem import PowerProblem
 from games.power_control.solution import Control, claims_of, cost, lower_bound, totals_of

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,31 +12,30 @@ from baselines.power_control.fit import Fit
 from baselines.power_control.policies import LADDERS
 from baselines.power_control.shield import shielded
 from baselines.power_control.simulate import Policy
+from baselines.power_control.tuned import tuned
 from games.power_control.problem import PowerProblem
 from hlo_frontend.errors import InputError
 
 CLAIRVOYANT = "clairvoyant"
 # Tuned on training days at each of some oversubscriptions; see `experiments/train_power.py`.
-TUNED = {"polca_tuned": "polca", "ladder_tuned": "nine", "forecast": "forecast"}
+TUNED = {
+    "best_static": "static",
+    "polca_tuned": "polca",
+    "ladder_tuned": "nine",
+    "forecast": "forecast",
+}
 MPC = "scenario_mpc"
 MPC_WIDTH, MPC_PENALTY = 1.6, 60.0
-CONTROLLERS = (*LADDERS, "polca_tuned", "ladder_tuned", MPC, "forecast", "forecast_shielded")
+CONTROLLERS = (*LADDERS, *list(TUNED)[:3], MPC, "forecast", "forecast_shielded")
 POLICIES = (*CONTROLLERS, CLAIRVOYANT)
 DEFAULT = "forecast_shielded"
 
 
 @cache
-def tuned() -> Any:
-    """What tuning found: `fit`, and `numbers` by family and oversubscription."""
-    return json.loads(Path(__file__).with_name("tuned.json").read_text())
-
-
-@cache
 def family(name: str) -> tuning.Family:
     """The family of a tuned policy."""
-    if name == "polca":
-        return tuning.POLCA
-    return tuning.NINE if name == "nine" else tuning.forecast_family(Fit(**tuned()["fit"]))
+    made = {"static": tuning.STATIC, "polca": tuning.POLCA, "nine": tuning.NINE}
+    return made[name] if name in made else tuning.forecast_family(Fit(**tuned()["fit"]))
 
 
 def forecast_numbers() -> list[float]:

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from baselines.power_control import forecast, policies
 from baselines.power_control.fit import Fit
-from baselines.power_control.simulate import Act, simulate
+from baselines.power_control.shield import Shield, sensor_of, shielded
+from baselines.power_control.simulate import Act, Policy, simulate
 from games.power_control.problem import PowerProblem
 from games.power_control.rules import ACTIONS
 from games.power_control.solution import cost
@@ -81,11 +82,30 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
     )
 
 
+def shield_family(policy: Policy, clean: dict[str, float]) -> Family:
+    """A policy within shields of different margins, see `sensor.Sensor`."""
+    guarded = shielded(policy, {**clean, "margin": 0.0})
+
+    def make(numbers: Sequence[float]) -> Shield:
+        shield: Shield = guarded.parameters
+        return shield._replace(sensor=sensor_of({**clean, "margin": numbers[0]}))
+
+    return Family((0.0,), (6.0,), (3.0,), make, guarded.start, guarded.act)
+
+
 POLCA = Family(
     (0.72, 0.01, 0.02, 0.02),
     (0.88, 0.12, 0.10, 0.10),
     (0.80, 0.09, 0.05, 0.05),
     _polca,
+    policies.start,
+    policies.act,
+)
+STATIC = Family(
+    (0.0,),
+    (float(len(ACTIONS) - 1),),
+    (0.0,),
+    lambda numbers: policies.static(int(numbers[0])),
     policies.start,
     policies.act,
 )
@@ -107,6 +127,19 @@ def costs(problem: PowerProblem, family: Family, numbers: npt.NDArray[np.float64
     return cost(problem, totals).mean(1)
 
 
+def cheapest(
+    family: Family, problems: Sequence[PowerProblem], choices: Sequence[float]
+) -> tuple[float, list[float]]:
+    """(the choice that costs least over all problems, the cost of each) for one number."""
+    numbers = np.asarray(choices, np.float64)[:, None]
+    total = sum(costs(_tight(each), family, numbers) for each in problems)
+    return float(choices[int(np.argmin(total))]), [float(cost) for cost in total]
+
+
+def _tight(problem: PowerProblem) -> PowerProblem:
+    return replace(problem, budget_w=problem.budget_w * (1 - RESERVE))
+
+
 def tune(
     family: Family, busiest: PowerProblem, everything: PowerProblem, *, seed: int = 0
 ) -> tuple[list[float], float]:
@@ -115,9 +148,7 @@ def tune(
     low, high = np.asarray(family.low), np.asarray(family.high)
     drawn = low + (high - low) * rng.random((CANDIDATES, len(low)))
     drawn[0] = family.default
-    tight = [
-        replace(each, budget_w=each.budget_w * (1 - RESERVE)) for each in (busiest, everything)
-    ]
+    tight = [_tight(each) for each in (busiest, everything)]
     first = drawn[np.argsort(costs(tight[0], family, drawn), kind="stable")[:FINALISTS]]
     # One round of small steps from the finalists' best.
     near = first[0] + 0.1 * (high - low) * rng.standard_normal((FINALISTS, len(low)))

@@ -317,6 +317,7 @@ def replay_telemetry(
         "brake": [each.brake for each in own],
         "power_over_budget": [each.power for each in own],
         "reason": [each.reason for each in own],
+        "sensor_noise": [each.noise for each in own],
         "notes": ["; ".join(each.notes) for each in own],
     }
     if decisions is not None:
@@ -406,7 +407,11 @@ def run(
 
     def shown(decision: Decision, done: list[str]) -> None:
         power = "no reading" if math.isnan(decision.power) else f"{decision.power:6.1%}"
-        notes = f" ({'; '.join(decision.notes)})" if decision.notes else ""
+        said = [
+            *decision.notes,
+            *([f"sensor noise {decision.noise:.1%}"] if decision.noise else []),
+        ]
+        notes = f" ({'; '.join(said)})" if said else ""
         console.print(
             f"{decision.time_s:8.0f} s  {power} of the budget  LP {decision.lp_mhz} HP"
             f" {decision.hp_mhz} MHz  {decision.reason}{notes}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from baselines.power_control import sensor
 from baselines.power_control.shield import REASONS, shielded
 from baselines.power_control.simulate import Policy
 from games.power_control.constants import constant
@@ -47,6 +50,7 @@ class Decision:
         brake: the last reading is above the budget: brake, if the row does not do so itself.
         reason: who decided: the policy, or which rule of the shield.
         power: the last reading over the budget, nan without one.
+        noise: standard deviation of a reading, as a share of it; 0 while the sensor seems clean.
         notes: what was wrong with the telemetry.
     """
 
@@ -57,7 +61,20 @@ class Decision:
     brake: bool
     reason: str
     power: float
+    noise: float
     notes: tuple[str, ...] = ()
+
+
+@cache
+def _compiled(shielded_act: Any) -> Any:
+    """Jitted (parameters, state, observation, key, step) -> (state, action, reason, noise)."""
+
+    def act(parameters: Any, state: Any, seen: Observation, key: Any, number: Any) -> Any:
+        state, action = shielded_act(parameters, state, seen, jax.random.fold_in(key, number))
+        noise = jnp.sqrt(sensor.variance_of(parameters.sensor, state.sensor))
+        return state, action, state.reason, noise
+
+    return jax.jit(act)
 
 
 class Controller:
@@ -85,12 +102,7 @@ class Controller:
         self._readings: deque[tuple[float, float]] = deque(maxlen=4 * WINDOW)
         self._brake = False
         self._notes: list[str] = []
-
-        def act(parameters: Any, state: Any, seen: Observation, key: Any, number: Any) -> Any:
-            state, action = guarded.act(parameters, state, seen, jax.random.fold_in(key, number))
-            return state, action, state.reason
-
-        self._act = jax.jit(act)
+        self._act = _compiled(guarded.act)
         self._call(self._observation(0.0))
 
     def observe(self, telemetry: Telemetry) -> None:
@@ -124,7 +136,7 @@ class Controller:
         last = self._readings[-1][0] if self._readings else 0.0
         now = telemetry.time_s if math.isfinite(telemetry.time_s) else last
         seen = self._observation(max(now, last))
-        action, reason = self._call(seen, keep=True)
+        action, reason, noise = self._call(seen, keep=True)
         self._sent.append(action)
         self._steps += 1
         sound = seen.readings[np.isfinite(seen.readings)]
@@ -139,16 +151,17 @@ class Controller:
             brake=bool(len(sound) and np.isfinite(power) and power > 1),
             reason=REASONS[reason],
             power=power,
+            noise=round(noise, 4),
             notes=notes,
         )
 
-    def _call(self, seen: Observation, *, keep: bool = False) -> tuple[int, int]:
-        state, action, reason = self._act(
+    def _call(self, seen: Observation, *, keep: bool = False) -> tuple[int, int, float]:
+        state, action, reason, noise = self._act(
             self._parameters, self._state, seen, self._key, np.int32(self._steps)
         )
         if keep:
             self._state = state
-        return int(action), int(reason)
+        return int(action), int(reason), float(noise)
 
     def _observation(self, now: float) -> Observation:
         window = np.full(WINDOW, np.nan, np.float32)

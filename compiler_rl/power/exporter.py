@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 import urllib.error
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,6 +18,21 @@ MOST_BYTES = 64 * 2**20
 
 class ScrapeError(Exception):
     """The exporter gave nothing that can be used; the message says what."""
+
+
+def _page(answer: HTTPResponse, until: float) -> bytes:
+    """The whole answer; `timeout` bounds each wait for a part of it, `until` all of them.
+
+    Raises:
+        OSError: it does not end.
+    """
+    parts, size = [], 0
+    while part := answer.read1(MOST_BYTES):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BYTES or time.monotonic() > until:
+            raise OSError("its page does not end")
+    return b"".join(parts)
 
 
 def scrape(url: str, *, metric: str = METRIC, servers: int, timeout: float = 1.5) -> float:
@@ -36,7 +52,7 @@ def scrape(url: str, *, metric: str = METRIC, servers: int, timeout: float = 1.5
     """
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
-            text = answer.read(MOST_BYTES).decode(errors="replace")
+            text = _page(answer, time.monotonic() + timeout).decode(errors="replace")
     except (OSError, HTTPException, ValueError) as error:
         raise ScrapeError(f"{url}: no answer ({error})") from error
     values = []

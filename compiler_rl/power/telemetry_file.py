@@ -39,9 +39,12 @@ def read_telemetry(path: Path) -> Recording:
     Raises:
         InputError: the file cannot be read, has no column `t_s` or `watts`, or no row.
     """
-    read = polars.read_parquet if path.suffix == PARQUET else polars.read_csv
     try:
-        frame = read(path)
+        if path.suffix == PARQUET:
+            frame = polars.read_parquet(path)
+        else:
+            # By all rows, lest a column of whole numbers be refused for a word far down.
+            frame = polars.read_csv(path, infer_schema_length=None)
     except (OSError, polars.exceptions.PolarsError) as error:
         first = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"{path}: cannot be read as a table ({first})") from error

@@ -111,7 +111,7 @@ def read_trace(path: Path) -> tuple[Floats, Floats]:
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, Floats]:
     try:
-        frame = polars.read_csv(path)
+        frame = polars.read_csv(path, infer_schema_length=None)
     except (OSError, polars.exceptions.PolarsError) as error:
         first = str(error).split("\n", maxsplit=1)[0]
         raise InputError(f"{path}: cannot be read as CSV ({first})") from error

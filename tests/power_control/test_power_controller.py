@@ -171,6 +171,33 @@ def test_exporter_that_talks_garbage(body):
         thread.join()
 
 
+def test_exporter_that_never_ends():
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            try:
+                for _ in range(100):
+                    self.wfile.write(b"# more\n")
+                    time.sleep(0.05)
+            except OSError:
+                pass
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(ScrapeError, match="does not end"):
+            scrape(f"http://127.0.0.1:{server.server_port}", servers=52, timeout=0.2)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 class FakeNvml:
     """As much of NVML as is called, refusing on demand."""
 
@@ -224,6 +251,15 @@ def test_replay_of_a_bad_recording(made, tmp_path, suffix):
     decisions = replay(made, recording)
     silent = [each for each in decisions if each.reason == "sensor silent"]
     assert len(silent) > 50 and {each.lp_mhz for each in silent} == {1110}
+
+
+def test_words_far_down_a_column_are_missing_readings(tmp_path):
+    path = tmp_path / "row.csv"
+    rows = [f"{2 * n},{150000 + n},false" for n in range(300)] + ["600,nan,true", "602,broken,true"]
+    path.write_text("t_s,watts,brake\n" + "\n".join(rows) + "\n")
+    recording = read_telemetry(path)
+    assert np.isnan(recording.watts[-2:]).all() and recording.watts[299] == 150299
+    assert recording.brake[-2:].all() and not recording.brake[:-2].any()
 
 
 @pytest.mark.parametrize(
