@@ -290,8 +290,14 @@ SHORT = (
 
 
 def short_table(results: Results) -> str:
-    """The README's rows of `table`."""
-    return table(results, SHORT)
+    """The README's rows of `table`, and search against greedy."""
+    return "\n\n".join(
+        [
+            table(results, SHORT),
+            "Wins / ties / losses against greedy on the same value at equal evaluations:",
+            search_table(results),
+        ]
+    )
 
 
 def table(results: Results, methods: Sequence[str] = ORDER) -> str:

@@ -45,7 +45,6 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sharding": (bench_sharding.NAME, bench_sharding.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
     "chunk_latency": (bench_chunk_latency.NAME, bench_chunk_latency.table),
-    "chunk_search": (bench_chunk_selection.NAME, bench_chunk_selection.search_table),
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
     "power_control": (bench_power_control.NAME, bench_power_control.table),
     "speed": (bench_simulator.NAME, bench_simulator.table),
