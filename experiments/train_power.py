@@ -32,7 +32,7 @@ FITTED = ((0, 0.25), (1, 0.40))  # first of every third day, oversubscription
 NOISY = (0.01, 0.03)  # deviations of a reading that the shield's margin is chosen at
 NOISY_LEVEL = 0.40
 MARGINS = (0.0, 1.0, 2.0, 3.0, 4.0)
-HOURS = 8  # of each day, the busiest: caps matter in no others
+HOURS = 4  # of each day, the busiest and one of warm-up: caps matter in no others
 OUT = ROOT / "baselines" / "power_control" / "tuned.json"
 
 Numbers = dict[str, list[float]]

@@ -72,12 +72,13 @@ def read_instance(
                 table = workload.request_table(rng)
                 service = table.sum(-1, dtype=np.float64).mean(1)
                 made.append((workload.arrivals(rng, part, copies, service, spread), table))
+    size = min(table.shape[1] for _, table in made)  # of a trace, classes are drawn by seed
     problems = [
         PowerProblem(
             name=f"{path.stem} +{oversubscription:.0%}",
             servers=servers,
             arrivals=came[None],
-            requests=table.transpose(2, 0, 1)[None],
+            requests=table[:, :size].transpose(2, 0, 1)[None],
             faults=faults,
         )
         for came, table in made

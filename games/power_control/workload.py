@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -122,8 +123,9 @@ def _columns(path: Path, names: Sequence[str]) -> dict[str, Floats]:
     for name in names:
         column = frame[name]
         if column.dtype == polars.String:
-            column = column.str.to_datetime(strict=False, time_unit="us").dt.epoch("us") / 1e6
-        numbers = column.cast(polars.Float64, strict=False).to_numpy()
+            with suppress(polars.exceptions.PolarsError):  # words, which no cast makes numbers of
+                column = column.str.to_datetime(strict=False, time_unit="us").dt.epoch("us") / 1e6
+        numbers = column.cast(polars.Float64, strict=False).fill_null(np.nan).to_numpy()
         if not len(numbers) or not np.isfinite(numbers).all():
             raise InputError(f"{path}: column {name} has values that are no numbers, or none")
         found[name] = numbers
