@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -141,7 +141,11 @@ class Controller:
         self._steps += 1
         sound = seen.readings[np.isfinite(seen.readings)]
         power = float(seen.readings[-1])
-        notes, self._notes = tuple(self._notes), []
+        notes = tuple(
+            what if count == 1 else f"{what} ({count} times)"
+            for what, count in Counter(self._notes).items()
+        )
+        self._notes = []
         lp, hp = ACTIONS[action]
         return Decision(
             time_s=telemetry.time_s,
