@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
 from games.base import Baseline, Result
+
+LOOK = 0.2  # seconds between two looks for Ctrl-C
 
 
 @contextmanager
@@ -32,8 +34,12 @@ def _run_aside(solver: Baseline, problem: Any, deadline: float, seed: int) -> Re
 
 def result_of(future: Future[Any], seconds: float) -> Result[Any] | None:
     """What the solver found, None if it is not done in time or was ended."""
+    deadline = time.perf_counter() + seconds
     try:
-        found: Result[Any] = future.result(timeout=seconds)
+        # In short waits: a library's handler of Ctrl-C may restart a long one.
+        while not future.done() and (left := deadline - time.perf_counter()) > 0:
+            wait([future], timeout=min(LOOK, left))
+        found: Result[Any] = future.result(timeout=0)
     except (TimeoutError, BrokenProcessPool, KeyboardInterrupt):
         return None
     return found

@@ -24,6 +24,7 @@ DEFAULT_SIMULATIONS = 16  # a move
 # Seconds that a process of search takes to start, with all that it needs compiled before. With
 # less time the cores are local search's.
 SEARCH_START = 5.0
+LOOK = 0.2  # seconds between two looks for Ctrl-C
 LOCAL_MOVES = 2000  # of local search for each simulation a move, where the budget is in simulations
 
 
@@ -195,7 +196,9 @@ def _improve(
                 pool.submit(run, worker, others[(worker - 1) % len(others)].solution)
                 for worker in range(1, workers)
             ]
-            wait(futures)
+            # Ctrl-C does not end a long wait where a library's handler restarts it (Polars does).
+            while wait(futures, timeout=LOOK).not_done:
+                pass
         except KeyboardInterrupt:
             interrupted = True
             stop.set()

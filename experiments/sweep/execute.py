@@ -49,6 +49,7 @@ ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "JAX_PLATFORMS": "cpu",
 }
+LOOK = 0.2  # seconds
 SIMULATIONS = 16  # of the solver `search`, for each move
 
 Measure = Callable[[CellConfig], dict[str, Any]]
@@ -141,7 +142,8 @@ def processes(
                 while waiting and len(running) < workers and not broken:
                     cell = waiting.pop()
                     running[pool.submit(work, cell, measure)] = cell
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                # Short waits see Ctrl-C where a library's handler restarts a long one.
+                for future in wait(running, LOOK, return_when=FIRST_COMPLETED).done:
                     broken |= isinstance(future.exception(), BrokenProcessPool)
                     cell = running.pop(future)
                     lost = isinstance(future.exception(), BrokenProcessPool)

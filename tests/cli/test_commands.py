@@ -157,8 +157,10 @@ def test_interrupt_returns_the_best_so_far(tmp_path):
             break
     time.sleep(3)
     process.send_signal(signal.SIGINT)
+    interrupted = time.perf_counter()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+    assert time.perf_counter() - interrupted < 30  # on a busy machine; the limit is 120
     report = json.loads(out.read_text())
     assert report["interrupted"] is True
     assert report["validated"] is True
