@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import jax
@@ -83,6 +84,10 @@ def test_a_lost_node_loses_no_game(tmp_path, monkeypatch):
 
     try:
         together = train(GAME, SMALL, tmp_path / "together", actors=actors)
+        # The cluster notices the loss a little later than those who play on it.
+        deadline = time.monotonic() + 60
+        while ray.cluster_resources()["CPU"] > 1 and time.monotonic() < deadline:
+            time.sleep(0.5)
         assert ray.cluster_resources()["CPU"] == 1
     finally:
         ray.shutdown()
