@@ -85,7 +85,7 @@ def _play_there(ray: Any, parts: Sequence[Part]) -> list[Games]:
 @cache
 def _player(game: str, config: Config, shape: tuple[int, int, int]) -> tuple[Any, SelfPlay]:
     agent = new_agent(get_game(game), config, shape)
-    settings = Settings(simulations=config.simulations)
+    settings = Settings(simulations=config.simulations, least_range=config.least_range)
     return jax.tree.structure(agent.weights), SelfPlay(
         agent.game, agent.player, settings, agent.shape[2]
     )

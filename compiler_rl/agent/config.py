@@ -6,9 +6,11 @@ import dataclasses
 import difflib
 import tomllib
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+from compiler_rl.search.gumbel import LEAST_RANGE
 from hlo_frontend.errors import InputError
 
 MODELS = ("simulator", "learned")
@@ -25,6 +27,8 @@ class Config:
         batch: games of an iteration.
         parts: into which they are cut; each is played at once, at the same time on a cluster.
         simulations: of search for each move; the first iterations (`cloning`) use none.
+        calmest: scale of the noise of the calmest game of self-play; the boldest one's is 1.
+        least_range: Q-values that differ by less are not stretched to [0, 1] in search.
         cloning: iterations in which the best of `tries` noisy games by the game's own prior is
             cloned.
         tries: games of each problem in a cloning iteration.
@@ -49,6 +53,8 @@ class Config:
     batch: int = 32
     parts: int = 1
     simulations: int = 16
+    calmest: float = 1.0
+    least_range: float = LEAST_RANGE
     cloning: int = 4
     tries: int = 16
     annealing: int = 20_000
@@ -83,6 +89,10 @@ class Config:
             raise InputError(f"batch {self.batch}: expected a multiple of tries, {self.tries}")
         if self.bins < 3 or self.bins % 2 == 0:
             raise InputError(f"bins {self.bins}: expected an odd number from 3")
+        if not 0 <= self.calmest <= 1:
+            raise InputError(f"calmest {self.calmest:g}: expected 0 to 1")
+        if not 0 < self.least_range < inf:
+            raise InputError(f"least_range {self.least_range:g}: expected more than 0")
         if not 0 <= self.elite < 1:
             raise InputError(f"elite {self.elite:g}: expected 0 to less than 1")
         if not 0 < self.learning_rate < 1:

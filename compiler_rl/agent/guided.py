@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,20 +12,63 @@ from flax import nnx
 
 from compiler_rl.agent.network import Dynamics, PolicyValue, expected, masked, view
 from compiler_rl.search.gumbel import Model, Node
-from games.base import Game
+from games.base import Game, StochasticGame
 from hlo_frontend.errors import InputError
 
 IMITATION = 100.0  # logits between an action that agrees with a solution and one that does not
 
 
+class Foreseen(NamedTuple):
+    """A position of a stochastic game, and the u32[2] key that chance is drawn by from there on."""
+
+    state: Any
+    key: jax.Array
+
+
+class Sampled:
+    """A stochastic game with drawn instead of recorded chance, so that search sees no future.
+
+    At the same depth all branches meet the same chance: actions are compared by common random
+    numbers. What it does not say itself is the game's.
+    """
+
+    def __init__(self, game: StochasticGame) -> None:
+        self.game = game
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.game, name)
+
+    def step(self, arrays: Any, state: Foreseen, action: Any) -> tuple[Foreseen, Any, Any]:
+        """The game's, with chance drawn by the state's key."""
+        key, now = jax.random.split(jax.random.wrap_key_data(state.key))
+        after, reward, done = self.game.sampled_step(arrays, state.state, action, now)
+        return Foreseen(after, jax.random.key_data(key)), reward, done
+
+    def legal_actions(self, arrays: Any, state: Foreseen) -> Any:
+        """The game's."""
+        return self.game.legal_actions(arrays, state.state)
+
+    def observe(self, arrays: Any, state: Foreseen) -> Any:
+        """The game's."""
+        return self.game.observe(arrays, state.state)
+
+    def prior_logits(self, arrays: Any, state: Foreseen) -> Any:
+        """The game's."""
+        return self.game.prior_logits(arrays, state.state)
+
+    def prior_value(self, arrays: Any, state: Foreseen) -> Any:
+        """The game's."""
+        return self.game.prior_value(arrays, state.state)
+
+
 class Guided:
     """A game with the policy and the value of a network; its arrays are (weights, arrays).
 
-    What it does not say itself is the game's.
+    A stochastic game is `Sampled`. What it does not say itself is the game's.
     """
 
     def __init__(self, game: Game, graph: nnx.GraphDef[PolicyValue], weights: Any = None) -> None:
-        self.game = game
+        self.game: Any = Sampled(game) if isinstance(game, StochasticGame) else game
         self.graph = graph
         self.weights = weights
 
@@ -51,6 +94,13 @@ class Guided:
     def step(self, arrays: Any, state: Any, action: Any) -> tuple[Any, Any, Any]:
         """The game's."""
         return self.game.step(arrays[1], state, action)
+
+    def positions(self, states: Any, key: jax.Array) -> Any:
+        """What search starts from at B states of the true game: where chance moves, with keys."""
+        if not isinstance(self.game, Sampled):
+            return states
+        keys = jax.random.split(key, jax.tree.leaves(states)[0].shape[0])
+        return Foreseen(states, jax.random.key_data(keys))
 
     def _heads(self, arrays: Any, state: Any) -> tuple[jax.Array, jax.Array]:
         seen = view(self.game, arrays[1], state)

@@ -15,7 +15,7 @@ from compiler_rl.agent.selfplay import SelfPlay, stack
 from compiler_rl.agent.weights import Agent
 from compiler_rl.search.gumbel import Settings
 from compiler_rl.search.play import BATCH, play
-from games.base import Result
+from games.base import Result, StochasticGame
 
 
 class Player:
@@ -24,7 +24,9 @@ class Player:
     Args:
         agent: network and game.
         simulations: of search for each move; 1 follows the policy.
-        batch: games at a time; the first is without noise, the others have more and more.
+        batch: games at a time; the first is without noise, the others have more and more. A
+            stochastic game is played once, without noise: the best of several would be chosen by
+            what chance did in them.
         backup: of search, see `Settings`.
     """
 
@@ -38,9 +40,12 @@ class Player:
     ) -> None:
         self.agent = agent
         self.simulations = simulations
-        self.batch = batch
+        self.once = isinstance(agent.game, StochasticGame)
+        self.batch = batch = 1 if self.once else batch
         self.noise = np.linspace(0.0, 1.0, batch)
-        settings = Settings(simulations=simulations, backup=backup)
+        settings = Settings(
+            simulations=simulations, backup=backup, least_range=agent.config.least_range
+        )
         self.self_play = SelfPlay(agent.game, agent.player, settings)
 
     def solve(self, problem: Any, *, time_limit: float = 0.0, seed: int = 0) -> Result[Any]:
@@ -58,7 +63,7 @@ class Player:
         best, solution, saving = math.inf, None, -math.inf
         curve: list[tuple[float, float]] = []
         rounds = 0
-        while rounds == 0 or time.perf_counter() - started < time_limit:
+        while rounds == 0 or (not self.once and time.perf_counter() - started < time_limit):
             key = jax.random.fold_in(jax.random.key(seed), rounds)
             games = self.self_play.play(
                 self.agent.weights, arrays, key, self.noise, self.simulations
@@ -88,12 +93,17 @@ def search_with(
 ) -> Result[Any]:
     """The best of the agent's policy's games and of games played with search, method `agent`.
 
-    With the true simulator a time limit is spent as `play` does; a learned model searches at every
-    move.
+    With the true simulator a time limit is spent as `play` does; a learned model, and drawn
+    chance, are searched at every move.
     """
-    if isinstance(agent.player, Guided):
+    if isinstance(agent.player, Guided) and not isinstance(agent.game, StochasticGame):
         found = play(
-            agent.player, problem, time_limit=time_limit, simulations=simulations, seed=seed
+            agent.player,
+            problem,
+            time_limit=time_limit,
+            simulations=simulations,
+            seed=seed,
+            least_range=agent.config.least_range,
         )
         return replace(found, method="agent")
     player = Player(agent, simulations=simulations, batch=BATCH)

@@ -18,6 +18,7 @@ from compiler_rl.search.gumbel import Node, Settings, search
 from games.base import Game
 
 CHUNK = 32  # moves of one call
+CHANCE = 1  # what is folded into a move's key, of which its noise is, for the chance in its search
 
 Array = npt.NDArray[Any]
 
@@ -155,7 +156,7 @@ def _moves(
     def move(carry: tuple[Any, jax.Array], key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
         states, done = carry
         seen = jax.vmap(partial(view, game, width=width))(arrays, states)
-        root, through = _root(player, model.root, weights, arrays, states, done)
+        root, through = _root(player, model.root, weights, arrays, states, done, key)
         found = search(
             model,
             settings,
@@ -190,12 +191,13 @@ def _root(
     arrays: Any,
     states: Any,
     done: jax.Array,
+    key: jax.Array,
 ) -> tuple[Node, Any]:
     """The nodes that search starts from, and what it passes through to the model."""
     if isinstance(player, Imagined):
         return player.root(weights, arrays, states, done), weights
     through = (weights, arrays)
-    return root(through, states), through
+    return root(through, player.positions(states, jax.random.fold_in(key, CHANCE))), through
 
 
 def stack(arrays: list[Any]) -> Any:

@@ -165,9 +165,10 @@ class _Trainer:
         tries = config.tries if cloning else 1
         number = config.batch // tries
         chosen = random.choice(group, size=number, replace=number > len(group)).repeat(tries)
-        noise = (
-            np.tile(np.linspace(0.0, CLONE_NOISE, tries), number) if cloning else np.ones(number)
-        )
+        if cloning:
+            noise = np.tile(np.linspace(0.0, CLONE_NOISE, tries), number)
+        else:
+            noise = np.linspace(config.calmest, 1.0, number)
         simulations = 1 if cloning else config.simulations
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(self.agent.weights)]
         parts = [

@@ -56,6 +56,7 @@ def train_agent(
             f" best {progress.best:.4f}, loss {progress.loss:.3f},"
             f" {progress.simulations:,.0f} simulations/s, {progress.left_s:,.0f} s left",
             highlight=False,
+            soft_wrap=True,
         )
 
     if executor == "ray":

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 ROOT = 0
+LEAST_RANGE = 1e-8  # that of mctx
 _UNVISITED = -1
 _MASKED = float(np.finfo(np.float32).min)
 
@@ -121,6 +122,8 @@ class Settings:
         value_scale, visit_offset: a Q-value counts `(visit_offset + most visits) * value_scale`
             beside the logits (sigma in the paper).
         rescale: stretch the Q-values of each node to [0, 1] first.
+        least_range: those that differ by less are stretched by as much as if they differed by that,
+            so that errors of the value that are smaller stay small.
         backup: a node's value is the mean of what followed it, or the "max" of what followed its
             actions, which suits rules without chance and trusts the largest error.
     """
@@ -130,6 +133,7 @@ class Settings:
     value_scale: float = 0.1
     visit_offset: float = 50.0
     rescale: bool = True
+    least_range: float = LEAST_RANGE
     backup: Literal["mean", "max"] = "mean"
 
 
@@ -468,6 +472,6 @@ def _completed(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
     q = jnp.where(visited, q, mixed[:, None])
     if settings.rescale:
         low, high = q.min(axis=-1, keepdims=True), q.max(axis=-1, keepdims=True)
-        q = (q - low) / jnp.maximum(high - low, 1e-8)
+        q = (q - low) / jnp.maximum(high - low, settings.least_range)
     sharpness = (settings.visit_offset + visits.max(axis=-1, keepdims=True)) * settings.value_scale
     return sharpness * q

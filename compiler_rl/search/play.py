@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from compiler_rl.search.gumbel import Model, Node, Settings, make_buffer, search
+from compiler_rl.search.gumbel import LEAST_RANGE, Model, Node, Settings, make_buffer, search
 from games.base import Game, Result
 
 BATCH = 16  # games played side by side
@@ -58,6 +58,7 @@ def play(
     seed: int = 0,
     time_limit: float = math.inf,
     batch: int = BATCH,
+    least_range: float = LEAST_RANGE,
 ) -> Result[Any]:
     """Plays batches of games, first by the game's prior, then with search, and keeps the best.
 
@@ -73,12 +74,14 @@ def play(
         time_limit: seconds; without one there is one round of search. Compiling, at the first
             problem of a size, is not interrupted.
         batch: games in a batch.
+        least_range: of the search, see `Settings`.
     """
     started = time.perf_counter()
     deadline = started + time_limit
     arrays = game.arrays(problem)
     best = _Incumbent(game, problem, started)
-    player = _Player(game, Settings(simulations=simulations), arrays, batch)
+    settings = Settings(simulations=simulations, least_range=least_range)
+    player = _Player(game, settings, arrays, batch)
     key = jax.random.key(seed)
     first = player.round(jax.random.fold_in(key, 0), None, None, math.inf)
     best.offer(first.actions, first.savings)

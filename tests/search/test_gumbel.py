@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -78,15 +79,16 @@ def by_mctx(model, settings, arrays, root, key, *, simulations):
         simulations,
         invalid_actions=root.logits <= gumbel._MASKED,
         max_num_considered_actions=settings.considered,
+        qtransform=partial(mctx.qtransform_completed_by_mix_value, epsilon=settings.least_range),
     )
 
 
 @pytest.mark.parametrize("simulations", [1, 7, 64])
-@pytest.mark.parametrize("considered", [2, 16])
-def test_trees_are_those_of_mctx(simulations, considered):
+@pytest.mark.parametrize(("considered", "least_range"), [(2, 1e-8), (16, 1e-8), (16, 2.0)])
+def test_trees_are_those_of_mctx(simulations, considered, least_range):
     batch = 12
     model = Model(RandomTree(), arrays_axis=0)
-    settings = Settings(simulations=simulations, considered=considered)
+    settings = Settings(simulations=simulations, considered=considered, least_range=least_range)
     arrays = jnp.arange(batch) * 31
     root = jax.jit(model.root)(arrays, jax.vmap(model.game.init)(arrays))
     key = jax.random.key(simulations)
