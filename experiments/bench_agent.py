@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("weights", nargs="*", type=Path, help="weight files of the game")
     options.add_argument("--game", default="memory_mapping", help="default: %(default)s")
     options.add_argument("--problems", type=int, default=6, help="default: %(default)s")
+    options.add_argument("--method", action="append", help="this one; again for more")
     chosen = options.parse_args(arguments)
     game = get_game(chosen.game)
     results = Results(chosen.out, NAME)
@@ -49,8 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     agents = {path.stem: load(path, game) for path in chosen.weights}
     # What the game's own prior and value are worth without learning.
     agents["untrained"] = new_agent(game, Config(), shape_of(game, [game.arrays(problems[0][1])]))
+    table = dict(_methods(game, agents))
+    wanted = chosen.method or table
+    if absent := set(wanted) - set(table):
+        options.error(f"--method {absent.pop()}: expected one of {'; '.join(table)}")
     for problem_name, problem in problems:
-        for method, measure in _methods(game, agents):
+        for method in wanted:
+            measure = table[method]
             for seed in range(chosen.seeds):
                 config = {
                     "game": game.name,

@@ -151,7 +151,7 @@ class PowerControl:
         factor = jnp.asarray(decode.sum(1) / decode[0].sum())
         demand = jnp.maximum(seen.readings[-1] - idle, 0.0) / factor[seen.applied]
         over = jnp.maximum(idle + demand * factor - 0.9, 0.0)
-        return -100.0 * over - 10.0 * (1 - factor)
+        return -600.0 * over - 60.0 * (1 - factor)
 
     def prior_value(self, arrays: Arrays, position: Position) -> jax.Array:
         """Nothing is known."""
