@@ -163,10 +163,10 @@ def test_an_untrained_network_is_the_games_own_prior():
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_game_without_training_problems_is_one_line(command, tmp_path):
-    name = {"train": ["train", "power_control"], "evaluate": ["evaluate", "agent"]}[command]
+    name = {"train": ["train", "chess"], "evaluate": ["evaluate", "agent"]}[command]
     more = {
         "train": ["--out", str(tmp_path / "run")],
-        "evaluate": ["--game", "power_control", str(tmp_path / "weights.crlw")],
+        "evaluate": ["--game", "chess", str(tmp_path / "weights.crlw")],
     }[command]
     done = subprocess.run(
         [sys.executable, "-m", "compiler_rl", *name, *more],
