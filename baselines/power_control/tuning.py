@@ -65,7 +65,7 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
     known = forecast.plant()
 
     def make(numbers: Sequence[float]) -> forecast.Forecast:
-        quantile, hp_weight, crowding = numbers
+        quantile, hp_weight, crowding, crowded = numbers
         return forecast.Forecast(
             weights=jnp.asarray(fit.weights, jnp.float32),
             spread=jnp.float32(fit.spread),
@@ -73,13 +73,31 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
             quantile=jnp.float32(quantile),
             hp_weight=jnp.float32(hp_weight),
             crowding=jnp.float32(crowding),
+            crowded=jnp.float32(crowded),
             allowed=jnp.asarray(allowed),
             plant=known,
         )
 
     return Family(
-        (3.0, 0.5, 0.0), (5.0, 6.0, 4.0), (4.0, 2.0, 1.0), make, forecast.start, forecast.act
+        (4.0, 0.5, 1.0, 0.88),
+        (5.5, 3.0, 12.0, 1.0),
+        (4.7, 2.0, 4.0, 0.95),
+        make,
+        forecast.start,
+        forecast.act,
     )
+
+
+def within_shield(family: Family, sensor: dict[str, float]) -> Family:
+    """The same policies within the shield, `sensor` as `sensor.Sensor` has it."""
+    policy = Policy("", family.make(family.default), family.start, family.act)
+    guarded = shielded(policy, sensor)
+
+    def make(numbers: Sequence[float]) -> Shield:
+        shield: Shield = guarded.parameters
+        return shield._replace(inner=family.make(numbers))
+
+    return family._replace(make=make, start=guarded.start, act=guarded.act)
 
 
 def shield_family(policy: Policy, clean: dict[str, float]) -> Family:
@@ -141,18 +159,25 @@ def _tight(problem: PowerProblem) -> PowerProblem:
 
 
 def tune(
-    family: Family, busiest: PowerProblem, everything: PowerProblem, *, seed: int = 0
+    family: Family,
+    busiest: Sequence[PowerProblem],
+    everything: Sequence[PowerProblem],
+    *,
+    seed: int = 0,
 ) -> tuple[list[float], float]:
-    """(the best numbers found, their cost on all training scenarios, under the smaller budget)."""
+    """(the best numbers found, their summed cost on all problems, under the smaller budget)."""
     rng = np.random.default_rng(seed)
     low, high = np.asarray(family.low), np.asarray(family.high)
     drawn = low + (high - low) * rng.random((CANDIDATES, len(low)))
     drawn[0] = family.default
-    tight = [_tight(each) for each in (busiest, everything)]
-    first = drawn[np.argsort(costs(tight[0], family, drawn), kind="stable")[:FINALISTS]]
+
+    def judged(problems: Sequence[PowerProblem], numbers: npt.NDArray[np.float64]) -> Any:
+        return sum(costs(_tight(each), family, numbers) for each in problems)
+
+    first = drawn[np.argsort(judged(busiest, drawn), kind="stable")[:FINALISTS]]
     # One round of small steps from the finalists' best.
     near = first[0] + 0.1 * (high - low) * rng.standard_normal((FINALISTS, len(low)))
     last = np.concatenate([first, np.clip(near, low, high)])
-    final = costs(tight[1], family, last)
+    final = judged(everything, last)
     best = int(np.argmin(final))
     return [round(float(value), 4) for value in last[best]], float(final[best])
