@@ -64,8 +64,8 @@ class Forecast(NamedTuple):
             instance busy there is no more to come.
         quantile: f32[] standard deviations above the mean that must stay within the budget.
         hp_weight: f32[] price of HP work lost, over that of LP.
-        crowding: f32[] price of load beyond `crowded` of what a class can serve under its cap:
-            there a queue grows, and a lost second delays all that wait.
+        crowding: f32[] price of the square of load beyond `crowded` of what a class can serve under
+            its cap: there a queue grows, and a lost second delays all that wait.
         crowded: f32[] share of what a class can serve.
         allowed: bool[A] actions of the track.
         plant: what is known of the row.
@@ -166,7 +166,7 @@ def act(
     load = mean / (policy.plant.full * size) * (1 - state.slowness)
     lost = policy.plant.lost
     crowd = jnp.maximum(load / (1 - lost) - policy.crowded, 0.0)
-    price = load * lost + policy.crowding * crowd
+    price = load * lost + policy.crowding * crowd**2
     price = price[:, LP] + policy.hp_weight * price[:, HP]
     cheapest = jnp.where(fits, price, jnp.inf).argmin()
     lowest = jnp.where(policy.allowed, power, jnp.inf).argmin()

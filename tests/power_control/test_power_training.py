@@ -72,7 +72,7 @@ def test_training_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(train_power, "read_instance", partial(read_instance, hours=2.5))
     for name, value in (
         ("LEVELS", (0.4,)),
-        ("FORECAST_HOURS", ((0.4, 0.8, None),)),
+        ("FORECAST_HOURS", ((0.4, 0.8, None, 2),)),
         ("MARGINS", (0.0, 2.0)),
         ("HOURS", 2),
     ):
