@@ -195,7 +195,8 @@ def largest_table(results: Results) -> str:
             for level in sorted((*LEVELS, *FURTHER)):
                 cell = cells.get((name, policy, level))
                 if cell is None:
-                    continue
+                    best = "not measured"
+                    break
                 if not cell["result"]["objectives_met"]:
                     break
                 best = f"+{level:.0%}"
