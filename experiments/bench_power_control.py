@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("unseen", (0.45, 0.55), ("",), BEST),
         ("test", (0.45, 0.55), ("",), BEST),
         ("unseen", (0.35,), ("",), POLICIES),
-        ("unseen", (0.40, 0.50, 0.30), ("",), (CLAIRVOYANT,)),
+        ("unseen", (0.40, 0.50, 0.30, 0.45), ("",), (CLAIRVOYANT,)),
         ("test", LEVELS, ("",), (CLAIRVOYANT,)),
     ):
         for level in levels:
