@@ -86,7 +86,7 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
     return Family(
         (4.5, 1.5, 5.0, 0.70),
         (5.0, 2.5, 40.0, 0.95),
-        (4.53, 1.6, 34.0, 0.895),
+        (4.53, 1.6, 34.0, 0.895),  # by earlier searches over the same training hours
         make,
         forecast.start,
         forecast.act,
