@@ -5,7 +5,9 @@ for one control step, 40 to 50 s ahead, and the next decision can still answer f
 it. What matters is the distribution of that step's highest reading. Readings are first turned into
 the power that the same work would draw without caps ("demand"), of which a linear forecast over
 moving averages gives the mean; the spread grows with the square root of the demand, as counts do.
-Weights and spread are fitted to training days by least squares (`fit.py`), the quantile is tuned.
+Weights and spread are fitted to training days by least squares (`fit.py`); the quantile is tuned
+together with the price of an action, which counts the work lost by each class and, near the load
+that a class can still serve under its cap, the queue that would grow.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ from games.power_control.workload import request_table
 
 AVERAGES = (30.0, 120.0, 600.0, 2400.0)  # seconds of the moving averages
 FEATURES = 4 + len(AVERAGES)
-CROWDED = 0.92  # of the instances busy
 ABOVE_CEILING = 1.05  # of a demand that is above the ceiling already
 
 
@@ -63,8 +64,9 @@ class Forecast(NamedTuple):
             instance busy there is no more to come.
         quantile: f32[] standard deviations above the mean that must stay within the budget.
         hp_weight: f32[] price of HP work lost, over that of LP.
-        crowding: f32[] price of load beyond `CROWDED` of what a class can serve under its cap:
-            there a lost second delays all that wait.
+        crowding: f32[] price of the square of load beyond `crowded` of what a class can serve under
+            its cap: there a queue grows, and a lost second delays all that wait.
+        crowded: f32[] share of what a class can serve.
         allowed: bool[A] actions of the track.
         plant: what is known of the row.
     """
@@ -75,6 +77,7 @@ class Forecast(NamedTuple):
     quantile: jax.Array
     hp_weight: jax.Array
     crowding: jax.Array
+    crowded: jax.Array
     allowed: jax.Array
     plant: Plant
 
@@ -159,9 +162,11 @@ def act(
     ceiling = jnp.maximum(policy.ceiling * size, given[0] * ABOVE_CEILING)
     power = policy.plant.idle * size + policy.plant.factor * jnp.minimum(high, ceiling)
     fits = (power <= 1) & policy.allowed
-    load = mean / (policy.plant.full * size)
+    # Caps in force keep instances busy for longer; a price is on the work that arrives.
+    load = mean / (policy.plant.full * size) * (1 - state.slowness)
     lost = policy.plant.lost
-    price = load * lost + policy.crowding * jnp.maximum(load / (1 - lost) - CROWDED, 0.0)
+    crowd = jnp.maximum(load / (1 - lost) - policy.crowded, 0.0)
+    price = load * lost + policy.crowding * crowd**2
     price = price[:, LP] + policy.hp_weight * price[:, HP]
     cheapest = jnp.where(fits, price, jnp.inf).argmin()
     lowest = jnp.where(policy.allowed, power, jnp.inf).argmin()

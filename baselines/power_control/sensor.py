@@ -4,9 +4,10 @@ White noise makes a rise of the reading fall back with the next one: the product
 differences is -variance on average, while a row of many requests drifts, and a cap, a brake or a
 burst moves it one way. So the noise is the mean of -product over the last minutes, less what the
 sensor of a clean row shows on training days. It asks for two things: readings are smoothed by the
-gain of a Kalman filter, and a policy is shown the row under a budget that is smaller by some
-standard deviations, as the brake goes by readings and not by the truth. For a sensor without noise
-both are the identity.
+gain of a Kalman filter, and a policy is shown the row under a smaller budget, as the brake goes by
+readings and not by the truth. A policy keeps clear of the budget by itself for what the demand may
+do until a command acts; chance adds up in squares, so that noise asks for less on top of that than
+by itself. For a sensor without noise both are the identity.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import jax
 import jax.numpy as jnp
 
 from baselines.power_control.forecast import Plant
-from games.power_control.rules import READINGS_PER_STEP, Observation
+from games.power_control.rules import IN_FLIGHT, READINGS_PER_STEP, Observation
 
 MEMORY = 900.0  # readings that the estimate goes by: half an hour
+AHEAD = IN_FLIGHT + 1  # control steps until a command's own is over
 MOST_DIFFERENCE = 0.15  # of two readings: what goes beyond it is no noise
 
 
@@ -29,7 +31,7 @@ class Sensor(NamedTuple):
     Attributes:
         clean: f32[] the highest estimate that a clean sensor gives, after `MEMORY` readings.
         drift: f32[] variance of the demand's change in a control step, over the demand.
-        margin: f32[] standard deviations of a reading that the budget is smaller by.
+        margin: f32[] standard deviations that are kept clear, of noise and of what the demand does.
         plant: what is known of the row.
     """
 
@@ -82,7 +84,7 @@ def seen_through(
 ) -> tuple[SensorState, Observation]:
     """(state, the observation that a policy should decide by).
 
-    Its readings are smoothed, and over a budget that is `margin` standard deviations smaller.
+    Its readings are smoothed, and over a budget that is smaller by what `margin` asks for.
     """
     state = estimated(state, seen)
     variance = variance_of(sensor, state)
@@ -99,7 +101,8 @@ def seen_through(
     gain = jnp.where((state.level < 0) | seen.brake, 1.0, gain)
     level = (gain * mean + (1 - gain) * expected - idle) / factor
     level = jnp.where(there.any(), jnp.maximum(level, 0.0), state.level)
-    smaller = sensor.margin * jnp.sqrt(variance)
+    ahead = AHEAD * moves
+    smaller = sensor.margin * (jnp.sqrt(ahead + variance) - jnp.sqrt(ahead))
     seen = seen._replace(
         readings=(gain * seen.readings + (1 - gain) * expected) * (1 + smaller),
         oversubscription=seen.oversubscription + (1 + seen.oversubscription) * smaller,

@@ -12,7 +12,7 @@ import numpy as np
 from baselines.power_control import tuning
 from baselines.power_control.fit import Fit
 from baselines.power_control.simulate import Policy, record
-from baselines.power_control.table import CLAIRVOYANT, forecast_numbers, get_policy
+from baselines.power_control.table import CLAIRVOYANT, get_policy
 from baselines.power_control.tuned import tuned
 from games.base import Result
 from games.power_control.problem import PowerProblem
@@ -54,7 +54,7 @@ def improve(
     moves: int | None = None,
     stop: threading.Event | None = None,
 ) -> Result[Control]:
-    """Local search over the numbers of the forecast policy, on the problem's own scenarios.
+    """Local search over the forecast policy's numbers within its shield, on the own scenarios.
 
     What it finds is tuned to these scenarios: judge it on others.
 
@@ -68,9 +68,11 @@ def improve(
     """
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
-    family = tuning.forecast_family(Fit(**tuned()["fit"]), actions=problem.levers)
+    family = tuning.within_shield(
+        tuning.forecast_family(Fit(**tuned()["fit"]), actions=problem.levers), tuned()["sensor"]
+    )
     low, high = np.asarray(family.low), np.asarray(family.high)
-    best, best_cost = np.asarray(forecast_numbers()), inf
+    best, best_cost = np.asarray(tuned()["forecast"]), inf
     tried = 0
     trials = inf if moves is None else max(moves // MOVES_A_TRIAL, 1)
     while tried < trials:

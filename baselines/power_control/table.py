@@ -18,15 +18,10 @@ from hlo_frontend.errors import InputError
 
 CLAIRVOYANT = "clairvoyant"
 # Tuned on training days at each of some oversubscriptions; see `experiments/train_power.py`.
-TUNED = {
-    "best_static": "static",
-    "polca_tuned": "polca",
-    "ladder_tuned": "nine",
-    "forecast": "forecast",
-}
+TUNED = {"best_static": "static", "polca_tuned": "polca", "ladder_tuned": "nine"}
 MPC = "scenario_mpc"
 MPC_WIDTH, MPC_PENALTY = 1.6, 60.0
-CONTROLLERS = (*LADDERS, *list(TUNED)[:3], MPC, "forecast", "forecast_shielded")
+CONTROLLERS = (*LADDERS, *TUNED, MPC, "forecast", "forecast_shielded")
 POLICIES = (*CONTROLLERS, CLAIRVOYANT)
 DEFAULT = "forecast_shielded"
 
@@ -38,17 +33,11 @@ def family(name: str) -> tuning.Family:
     return made[name] if name in made else tuning.forecast_family(Fit(**tuned()["fit"]))
 
 
-def forecast_numbers() -> list[float]:
-    """The numbers of the forecast policy, at any oversubscription."""
-    # The quantile that a level needs is hardly its own: the most cautious one serves all.
-    return list(max(tuned()["numbers"]["forecast"].values()))
-
-
 def controller(name: str, oversubscription: float) -> Policy:
     """The policy of that name, any but the clairvoyant one.
 
     Tuned ladders have the numbers of the nearest oversubscription that they were tuned at, the
-    forecast those of the largest quantile that tuning found at any.
+    forecast has the same at any.
 
     Raises:
         InputError: there is none.
@@ -62,12 +51,13 @@ def controller(name: str, oversubscription: float) -> Policy:
         model = controller("forecast", oversubscription).parameters
         made = scenarios.Scenarios(model, jnp.float32(MPC_WIDTH), jnp.float32(MPC_PENALTY))
         return Policy(name, made, scenarios.start, scenarios.act)
+    if name == "forecast":
+        found = family(name)
+        return Policy(name, found.make(tuned()["forecast"]), found.start, found.act)
     if name not in TUNED:
         raise InputError(f"--policy {name}: expected one of {', '.join(CONTROLLERS)}")
     found = family(TUNED[name])
     numbers = tuned()["numbers"][TUNED[name]]
-    if name == "forecast":
-        return Policy(name, found.make(forecast_numbers()), found.start, found.act)
     nearest = min(numbers, key=lambda each: abs(float(each) - oversubscription))
     return Policy(name, found.make(numbers[nearest]), found.start, found.act)
 

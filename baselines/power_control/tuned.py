@@ -10,5 +10,9 @@ from typing import Any
 
 @cache
 def tuned() -> Any:
-    """`fit` of the forecast, `sensor` of the shield, `numbers` by family and oversubscription."""
+    """What `train_power` wrote.
+
+    `fit` and numbers of the `forecast`, `sensor` of the shield, `numbers` of the other families by
+    oversubscription.
+    """
     return json.loads(Path(__file__).with_name("tuned.json").read_text())

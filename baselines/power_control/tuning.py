@@ -2,7 +2,8 @@
 
 Every family of policies gets the same effort: `CANDIDATES` draws, the first of them the family's
 default, on the busiest days; the best `FINALISTS` of them on all days. The cost counts a brake as
-an hour of every instance, so that the winner has as few as its levers allow. Tuning sees a budget
+an hour of every instance, so that the winner has as few as its levers allow; the forecast is judged
+by `shortfalls` instead, by brakes and by the objectives of latency. Tuning sees a budget
 `RESERVE` smaller than the real one: what has no brake by luck alone does not win.
 """
 
@@ -20,14 +21,18 @@ import numpy.typing as npt
 from baselines.power_control import forecast, policies
 from baselines.power_control.fit import Fit
 from baselines.power_control.shield import Shield, sensor_of, shielded
-from baselines.power_control.simulate import Act, Policy, simulate
+from baselines.power_control.simulate import Act, Policy, simulate, unlimited
+from games.power_control.constants import constant, table
 from games.power_control.problem import PowerProblem
-from games.power_control.rules import ACTIONS
-from games.power_control.solution import cost
+from games.power_control.rules import ACTIONS, Totals
+from games.power_control.solution import cost, summary
 
 CANDIDATES = 16
 FINALISTS = 3
 RESERVE = 0.01
+BRAKE_SHORTFALL = 10.0  # a brake, over a latency at the limit of its objective
+# (problem, family, f64[P, K] numbers) -> f64[P], the lower the better
+Judge = Callable[..., Any]
 
 
 class Family(NamedTuple):
@@ -65,7 +70,7 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
     known = forecast.plant()
 
     def make(numbers: Sequence[float]) -> forecast.Forecast:
-        quantile, hp_weight, crowding = numbers
+        quantile, hp_weight, crowding, crowded = numbers
         return forecast.Forecast(
             weights=jnp.asarray(fit.weights, jnp.float32),
             spread=jnp.float32(fit.spread),
@@ -73,13 +78,31 @@ def forecast_family(fit: Fit, *, actions: Sequence[int] = range(len(ACTIONS))) -
             quantile=jnp.float32(quantile),
             hp_weight=jnp.float32(hp_weight),
             crowding=jnp.float32(crowding),
+            crowded=jnp.float32(crowded),
             allowed=jnp.asarray(allowed),
             plant=known,
         )
 
     return Family(
-        (3.0, 0.5, 0.0), (5.0, 6.0, 4.0), (4.0, 2.0, 1.0), make, forecast.start, forecast.act
+        (4.5, 1.5, 5.0, 0.70),
+        (5.0, 2.5, 40.0, 0.95),
+        (4.53, 1.6, 34.0, 0.895),  # by earlier searches over the same training hours
+        make,
+        forecast.start,
+        forecast.act,
     )
+
+
+def within_shield(family: Family, sensor: dict[str, float]) -> Family:
+    """The same policies within the shield, `sensor` as `sensor.Sensor` has it."""
+    policy = Policy("", family.make(family.default), family.start, family.act)
+    guarded = shielded(policy, sensor)
+
+    def make(numbers: Sequence[float]) -> Shield:
+        shield: Shield = guarded.parameters
+        return shield._replace(inner=family.make(numbers))
+
+    return family._replace(make=make, start=guarded.start, act=guarded.act)
 
 
 def shield_family(policy: Policy, clean: dict[str, float]) -> Family:
@@ -121,10 +144,31 @@ NINE = Family(
 
 def costs(problem: PowerProblem, family: Family, numbers: npt.NDArray[np.float64]) -> Any:
     """f64[P] mean cost of each row of `numbers` f64[P, K]."""
+    return cost(problem, _played(problem, family, numbers)).mean(1)
+
+
+def _played(problem: PowerProblem, family: Family, numbers: npt.NDArray[np.float64]) -> Totals:
     made = [family.make(row.tolist()) for row in numbers]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
-    totals, _ = simulate(problem, stacked, family.start, family.act)
-    return cost(problem, totals).mean(1)
+    return simulate(problem, stacked, family.start, family.act)[0]
+
+
+def shortfalls(
+    problem: PowerProblem, family: Family, numbers: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """f64[P] of each row of `numbers` f64[P, K]: brakes, and how near it comes to the objectives.
+
+    The latter is the sum of the latency increases, each over the one that its objective allows.
+    """
+    reference = unlimited(problem)
+    totals = _played(problem, family, numbers)
+    found = []
+    for number in range(len(numbers)):
+        one: Totals = jax.tree.map(lambda leaf, at=number: leaf[at], totals)
+        row = summary(problem, one, reference)
+        share = sum(row[name] / constant("objectives", name) for name in table()["objectives"])
+        found.append(BRAKE_SHORTFALL * row["brakes"] + share)
+    return np.asarray(found)
 
 
 def cheapest(
@@ -141,18 +185,26 @@ def _tight(problem: PowerProblem) -> PowerProblem:
 
 
 def tune(
-    family: Family, busiest: PowerProblem, everything: PowerProblem, *, seed: int = 0
+    family: Family,
+    busiest: Sequence[PowerProblem],
+    everything: Sequence[PowerProblem],
+    *,
+    judge: Judge = costs,
+    seed: int = 0,
 ) -> tuple[list[float], float]:
-    """(the best numbers found, their cost on all training scenarios, under the smaller budget)."""
+    """(the best numbers found, what `judge` makes of them on all problems, the budget smaller)."""
     rng = np.random.default_rng(seed)
     low, high = np.asarray(family.low), np.asarray(family.high)
     drawn = low + (high - low) * rng.random((CANDIDATES, len(low)))
     drawn[0] = family.default
-    tight = [_tight(each) for each in (busiest, everything)]
-    first = drawn[np.argsort(costs(tight[0], family, drawn), kind="stable")[:FINALISTS]]
+
+    def judged(problems: Sequence[PowerProblem], numbers: npt.NDArray[np.float64]) -> Any:
+        return sum(judge(_tight(each), family, numbers) for each in problems)
+
+    first = drawn[np.argsort(judged(busiest, drawn), kind="stable")[:FINALISTS]]
     # One round of small steps from the finalists' best.
     near = first[0] + 0.1 * (high - low) * rng.standard_normal((FINALISTS, len(low)))
     last = np.concatenate([first, np.clip(near, low, high)])
-    final = costs(tight[1], family, last)
+    final = judged(everything, last)
     best = int(np.argmin(final))
     return [round(float(value), 4) for value in last[best]], float(final[best])

@@ -70,7 +70,12 @@ def test_training_end_to_end(tmp_path, monkeypatch):
     lines = [f"{3600 * hour},{2 + np.sin(hour / 3):.3f}" for hour in hours]
     rates.write_text("t_s,rate_rps\n" + "\n".join(lines) + "\n")
     monkeypatch.setattr(train_power, "read_instance", partial(read_instance, hours=2.5))
-    for name, value in (("LEVELS", (0.4,)), ("MARGINS", (0.0, 2.0)), ("HOURS", 2)):
+    for name, value in (
+        ("LEVELS", (0.4,)),
+        ("FORECAST_HOURS", ((0.4, 0.8, None, 2),)),
+        ("MARGINS", (0.0, 2.0)),
+        ("HOURS", 2),
+    ):
         monkeypatch.setattr(train_power, name, value)
     monkeypatch.setattr(tuning, "CANDIDATES", 2)
     monkeypatch.setattr(tuning, "FINALISTS", 1)
@@ -79,6 +84,7 @@ def test_training_end_to_end(tmp_path, monkeypatch):
     data, shipped = json.loads(out.read_text()), tuned()
     assert data.keys() == shipped.keys() and data["sensor"].keys() == shipped["sensor"].keys()
     assert data["fit"].keys() == shipped["fit"].keys()
+    assert len(data["forecast"]) == len(shipped["forecast"])
     for name, found in data["numbers"].items():
         (numbers,) = found.values()
         assert len(numbers) == len(next(iter(shipped["numbers"][name].values())))
