@@ -37,7 +37,7 @@ from experiments.chunk_evaluation import (
 )
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from experiments.evidence_training import Example, train
-from experiments.retrieval_pools import Pool, load_pools
+from experiments.retrieval_pools import Pool, family_of, load_pools
 from experiments.retrieval_sets import folds, recall
 from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.features import Features
@@ -135,8 +135,7 @@ class _Bench:
         return self._pools[name]
 
     def family(self, name: str) -> str:
-        """Sets with a common first path are one data set, cut in another way."""
-        return self.paths[name].partition(":")[0].partition("+")[0]
+        return family_of(self.paths[name])
 
     def fold(self, name: str) -> np.ndarray:
         # The same question has the same fold however its documents are cut.
@@ -153,7 +152,7 @@ class _Bench:
             if isinstance(held_out, str) and self.family(name) == held_out:
                 continue
             if name not in self._examples:
-                self._examples[name] = examples_of(self.pools(name), name)
+                self._examples[name] = examples_of(self.pools(name), self.family(name))
             each = len(self._examples[name]) // len(self.pools(name))
             rows = np.repeat(self.fold(name), each)
             examples += [

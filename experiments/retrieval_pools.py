@@ -50,6 +50,14 @@ class Pool:
         plain = [replace(chunk, embedding=None, score=None) for chunk in self.chunks]
         return make_features(self.question.text, plain)
 
+    def untitled(self) -> Pool:
+        """With texts that have lost their titles."""
+        chunks = tuple(
+            replace(chunk, title="", text=passage.text)
+            for chunk, passage in zip(self.chunks, self.passages, strict=True)
+        )
+        return replace(self, chunks=chunks)
+
     def only(self, places: npt.NDArray[np.int64]) -> Pool:
         """With these of the candidates."""
         return Pool(
@@ -68,6 +76,11 @@ def load_pools(name: str, encoder: Encoder | None = None, *, top: int = TOP) -> 
     """
     given = encoder or MiniLM()
     return pools_of(load_sets(name, given), given, top=top)
+
+
+def family_of(name: str) -> str:
+    """The data set of a name for `load_sets`: its first path, however its documents are cut."""
+    return name.partition(":")[0].partition("+")[0]
 
 
 def load_sets(name: str, encoder: Encoder) -> QuestionSet:

@@ -30,7 +30,7 @@ from baselines.chunk_selection.tree_search import set_search
 from experiments.chunk_evaluation import token_f1
 from experiments.common import ROOT, run
 from experiments.evidence_training import train
-from experiments.retrieval_pools import Pool, load_pools, subset
+from experiments.retrieval_pools import Pool, family_of, load_pools, subset
 from experiments.retrieval_sets import folds
 from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, each in pools.items():
             # Sets of the same questions have them in the same half.
             part = folds(len(each), 2)
-            others += examples_of(subset(each, part != half), name)
+            others += examples_of(subset(each, part != half), family_of(name))
             own += subset(each, part == half)
         model = train(others, models=1, seed=half)
         for pool in own:

@@ -2,9 +2,10 @@
 
     python -m experiments.train_chunk_selection SET ... [--out FILE]
 
-SET is anything that `experiments.retrieval_pools.load_sets` reads. Each question is learned from
-as it is, and again with texts alone or few candidates, so that the value serves whoever has no
-embeddings or little to choose from.
+SET is anything that `experiments.retrieval_pools.load_sets` reads. Sets with a common first path
+are one data set; each counts the same, whatever its size. Each question is learned from as it is,
+and again with texts alone or few candidates, so that the value serves whoever has no embeddings or
+little to choose from; and all that again without titles, where a set has them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from experiments.common import ROOT, run
 from experiments.evidence_training import Example, evidence_of, train
-from experiments.retrieval_pools import TOP, Pool, load_pools
+from experiments.retrieval_pools import TOP, Pool, family_of, load_pools
 from games.chunk_selection.value import to_json
 from games.files import replace_file
 from hlo_frontend.errors import InputError
@@ -45,24 +46,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples: list[Example] = []
     for name in options.sets:
         pools = load_pools(name)
-        examples += examples_of(pools, name, options.seed)
+        examples += examples_of(pools, family_of(name), options.seed)
         print(f"{name}: {len(pools)} questions", file=sys.stderr, flush=True)
     model = train(examples, models=options.models, seed=options.seed)
     replace_file(options.out, (json.dumps(to_json(model)) + "\n").encode())
 
 
 def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[Example]:
-    """Each question twice: as it is, and without embeddings, or with some candidates, or both."""
+    """Each question twice: as it is, and without embeddings, or with some candidates, or both; in
+    a set with titles four times, the last two without them.
+    """
     draw = np.random.default_rng(seed)
+    titled = any(passage.title for pool in pools for passage in pool.passages)
     examples = []
-    for pool in pools:
-        examples.append(Example(pool.features, evidence_of(pool.question, pool.passages), group))
-        kind = draw.integers(3)
-        few = pool
-        if kind > 0:
-            few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
-        features = few.features if kind == 1 else few.text_features
-        examples.append(Example(features, evidence_of(few.question, few.passages), group))
+    for each in pools:
+        for pool in (each, each.untitled()) if titled else (each,):
+            evidence = evidence_of(pool.question, pool.passages)
+            examples.append(Example(pool.features, evidence, group))
+            kind = draw.integers(3)
+            few = pool
+            if kind > 0:
+                some = draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))]
+                few = pool.only(some)
+            features = few.features if kind == 1 else few.text_features
+            examples.append(Example(features, evidence_of(few.question, few.passages), group))
     return examples
 
 

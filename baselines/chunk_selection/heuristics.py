@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from baselines.chunk_selection import kernels
 from baselines.chunk_selection.kernels import greedy, make_data
 from games.base import Result
 from games.chunk_selection.problem import ChunkSelectionProblem, ranked
-from games.chunk_selection.solution import Selection, covered, objective, worth
+from games.chunk_selection.solution import Selection, covered, objective
 from games.chunk_selection.value import NOBODY
 
 Floats = npt.NDArray[np.float64]
@@ -274,27 +275,8 @@ def beam(
     del time_limit, seed
 
     def pick() -> tuple[Sequence[int], int]:
-        evaluate = BatchLoss(problem)
-        best: tuple[float, tuple[int, ...]] = (worth(problem, ()).loss, ())
-        level: list[tuple[int, ...]] = [()]
-        evaluations = 0
-        while level:
-            grown: dict[frozenset[int], tuple[int, ...]] = {}
-            for each in level:
-                left = problem.budget - int(problem.tokens[list(each)].sum())
-                for new in np.flatnonzero(problem.tokens <= left):
-                    if int(new) not in each:
-                        grown.setdefault(frozenset((*each, int(new))), (*each, int(new)))
-            sets = list(grown.values())
-            if not sets:
-                break
-            losses = evaluate(sets)
-            evaluations += len(sets)
-            order = np.argsort(losses, kind="stable")[:width]
-            if losses[order[0]] < best[0]:
-                best = (float(losses[order[0]]), sets[order[0]])
-            level = [sets[i] for i in order]
-        return best[1], evaluations
+        order, _, evaluations = kernels.beam(make_data(problem), width)
+        return order.tolist(), int(evaluations)
 
     return _timed("beam", problem, pick)
 

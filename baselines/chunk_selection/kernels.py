@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +101,66 @@ def greedy(data: Data, chosen: Bools, power: float) -> tuple[Ints, Floats, int]:
         losses[count] = loss
         count += 1
     return order[:count], losses[:count], evaluations
+
+
+@njit(cache=True, nogil=True)
+def _has(values: npt.NDArray[Any], wanted: Any) -> bool:
+    for value in values:  # noqa: SIM110 (numba compiles the loop as it stands)
+        if value == wanted:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def beam(data: Data, width: int) -> tuple[Ints, float, int]:
+    """The best set on a beam of `width` sets, each grown by every candidate that fits.
+
+    Equal sets count once. Returns (order of additions, loss, evaluations).
+    """
+    n = len(data.tokens)
+    names = np.empty(n, np.uint64)  # xor of them names a set (Zobrist 1970)
+    word = np.uint64(0)
+    for j in range(n):  # splitmix64
+        word += np.uint64(0x9E3779B97F4A7C15)
+        mixed = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        names[j] = mixed ^ (mixed >> np.uint64(31))
+    share = np.zeros((1, n))
+    used = np.zeros(1, np.int64)
+    name = np.zeros(1, np.uint64)
+    order = np.empty((1, 0), np.int64)
+    best_order = order[0]
+    best_loss = loss_of(data, share[0], 0)
+    grown = np.empty(width * n, np.uint64)
+    losses = np.empty(width * n)
+    parent = np.empty(width * n, np.int64)
+    added = np.empty(width * n, np.int64)
+    evaluations = 0
+    while True:
+        count = 0
+        for w in range(len(used)):
+            for j in range(n):
+                if used[w] + data.tokens[j] > data.budget or _has(order[w], j):
+                    continue
+                grown[count] = name[w] ^ names[j]
+                if _has(grown[:count], grown[count]):
+                    continue
+                losses[count] = loss_of(data, share[w] + data.overlap[j], used[w] + data.tokens[j])
+                parent[count], added[count] = w, j
+                count += 1
+        if count == 0:
+            break
+        evaluations += count
+        kept = np.argsort(losses[:count], kind="mergesort")[:width]
+        from_set, new = parent[kept], added[kept]
+        share = share[from_set] + data.overlap[new]
+        used = used[from_set] + data.tokens[new]
+        name = grown[kept]
+        order = np.concatenate((order[from_set], new.reshape(-1, 1)), axis=1)
+        if losses[kept[0]] < best_loss:
+            best_loss = losses[kept[0]]
+            best_order = order[0]
+    return best_order, best_loss, evaluations
 
 
 @njit(cache=True, nogil=True)

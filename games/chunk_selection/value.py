@@ -89,18 +89,16 @@ def _network(weights: Mapping[str, Floats], features: npt.NDArray[np.floating[An
     return out.reshape(len(weights["in"]), *features.shape[:-1])
 
 
-def enumerate_sets(unary: Floats, extra: tuple[int, ...] = ()) -> Ints:
+def enumerate_sets(unary: Floats) -> Ints:
     """i32[H, MOST] of the hypotheses that are looked at, padded by -1; the first is the empty one.
 
-    All single candidates and pairs; triples and quadruples of those with the best u. `extra` are
-    indices that count among the best whatever their u.
+    All single candidates and pairs; triples and quadruples of those with the best u.
     """
     count = len(unary)
-    order = [int(i) for i in np.argsort(-unary, kind="stable")]
-    order = [*extra, *(i for i in order if i not in extra)]
+    order = np.argsort(-unary, kind="stable").astype(np.int32)
     parts = [np.full((1, MOST), NOBODY, dtype=np.int32)]
     for size, most in ((1, count), (2, count), (3, TRIPLES), (4, QUADS)):
-        chosen = np.array(order[: min(most, count)], dtype=np.int32)
+        chosen = order[: min(most, count)]
         places = _combinations(len(chosen), size)
         rows = np.full((len(places), MOST), NOBODY, dtype=np.int32)
         rows[:, :size] = chosen[places]

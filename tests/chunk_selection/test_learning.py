@@ -12,7 +12,7 @@ from selection_instances import random_problem
 
 from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
 from experiments import evidence_training
-from experiments.evidence_training import Example, train
+from experiments.evidence_training import Example, layout_of, totals, train
 from experiments.train_chunk_configuration import fit
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.features import make_features
@@ -32,8 +32,8 @@ def test_all_sets_of_few_candidates_are_hypotheses():
     found = {tuple(sorted(m for m in row if m >= 0)) for row in enumerate_sets(np.zeros(6))}
     expected = {c for k in range(MOST + 1) for c in itertools.combinations(range(6), k)}
     assert found == expected
-    many = enumerate_sets(np.arange(30.0), extra=(0, 1, 2, 3))
-    assert any(sorted(row) == [0, 1, 2, 3] for row in many.tolist())
+    many = enumerate_sets(np.arange(30.0))
+    assert any(sorted(row) == [26, 27, 28, 29] for row in many.tolist())
     assert len({tuple(sorted(row)) for row in many.tolist()}) == len(many)
 
 
@@ -44,6 +44,21 @@ def test_scores_of_sets_by_hand():
     size = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
     expected = [0.01, 1.02, 101.23, 111.74]
     np.testing.assert_allclose(set_scores(members, unary, pair, size), expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12, 25])
+def test_training_scores_the_sets_that_the_value_looks_at(count):
+    draw = np.random.default_rng(count)
+    unary = -np.sort(-draw.normal(size=count))
+    pair = draw.normal(size=(count, count))
+    pair = (pair + pair.T) / 2
+    size = draw.normal(size=MOST + 1)
+    layout = layout_of(count)
+    trained = totals(layout, unary[None], pair[layout.first, layout.second][None], size[None])[0]
+    members = enumerate_sets(unary)
+    np.testing.assert_allclose(trained, set_scores(members, unary, pair, size), atol=1e-4)
+    for start, evidence in zip(layout.start, range(min(count, MOST) + 1), strict=False):
+        assert members[start].tolist() == [*range(evidence), *[-1] * (MOST - evidence)]
 
 
 def test_probabilities_are_probabilities():

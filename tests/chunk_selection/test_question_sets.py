@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from compiler_rl.retrieval import reciprocal_rank
 from experiments import chunk_evaluation as measures
 from experiments.evidence_training import evidence_of
-from experiments.retrieval_pools import Pool, load_sets
+from experiments.retrieval_pools import Pool, family_of, load_sets
 from experiments.retrieval_sets import (
     Passage,
     Question,
@@ -28,6 +29,7 @@ from experiments.retrieval_sets import (
     touched,
     windows,
 )
+from experiments.train_chunk_selection import examples_of
 from games.chunk_selection.chunk import Chunk
 from hlo_frontend.errors import InputError
 
@@ -70,6 +72,29 @@ def test_sets_by_name(tmp_path):
     for wrong in ("40/50", "0/0", "1.5", "x", "40/", "nan"):
         with pytest.raises(InputError, match="expected SIZE/STEP"):
             load_sets(f"{path}:{wrong}", Letters())
+
+
+def test_sets_cut_in_other_ways_are_one_data_set():
+    assert family_of("docs:128/64") == family_of("docs") == "docs"
+    assert family_of("a.json+b.json") == "a.json"
+
+
+def test_examples_with_and_without_titles():
+    passages = tuple(
+        Passage(f"It is in {name}.", title, Span(name, 0, 1))
+        for name, title in (("Torsby", "River"), ("Kil", "Lake"), ("Arvika", "Bay"))
+    )
+    chunks = tuple(
+        Chunk(str(i), f"{p.title}\n{p.text}", 9, title=p.title) for i, p in enumerate(passages)
+    )
+    question = Question("q", "Where is the Lake?", (Span("Kil", 0, 1),))
+    pool = Pool(question, passages, chunks, None)
+    assert [chunk.text for chunk in pool.untitled().chunks] == [p.text for p in passages]
+    found = examples_of([pool], "set")
+    assert [example.evidence for example in found[::2]] == [(1,), (1,)]
+    assert found[0].features.candidate[1].tolist() != found[2].features.candidate[1].tolist()
+    bare = replace(pool, passages=tuple(replace(p, title="") for p in passages))
+    assert len(examples_of([bare], "set")) == 2
 
 
 def test_touched_counts_spans():
