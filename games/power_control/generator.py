@@ -1,4 +1,4 @@
-"""Problems made up: an hour near the limit for training, half a day for the test.
+"""Problems made up: an hour near the limit for training, four for the test.
 
 Each is a function of its seed.
 """
