@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +50,8 @@ def train_agent(
     chosen = _trainable(game)
     settings = read_config(config)
     require_folder(out, "--out")
+    # Orbax warns whenever it waits for the disk, between the lines of the progress.
+    logging.getLogger("absl").setLevel(logging.ERROR)
 
     def report(progress: Progress) -> None:
         console.print(
