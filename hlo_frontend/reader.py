@@ -60,7 +60,11 @@ def _normalized(data: bytes, where: str) -> tuple[bytes, str]:
         raise InputError(f"{where}: empty; {_EXPECTED}")
     proto = unwrap_module(data)
     if proto is None:
-        proto = xla_parser.text_to_proto(_text(data, where), where)
+        text = _text(data, where)
+        proto = xla_parser.text_to_proto(text, where)
+        # Without an entry XLA's parser takes the last computation for it.
+        if not re.search(r"^\s*ENTRY\b", text, re.MULTILINE):
+            raise InputError(f"{where}: no line starts with ENTRY: cut short; {_EXPECTED}")
     return xla_parser.normalized(proto, where), where
 
 

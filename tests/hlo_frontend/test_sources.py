@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hlo_frontend import InputError, Program, load, load_jax, read_text, xla_parser
@@ -197,6 +197,7 @@ def test_another_jaxlib_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.integers(0, len(EXAMPLE.rstrip()) - 1))
+@example(cut=EXAMPLE.index(b"\n}\n") + 2)  # after a whole computation that is not the entry
 def test_truncated_text(cut: int) -> None:
     check_refused(EXAMPLE[:cut])
 
