@@ -22,7 +22,7 @@ SEARCH_SHARE = 0.2  # of the time that the heuristics leave
 PATIENCE = 0.4  # of that time: so long local search leaves a core to search, and waits for it
 DEFAULT_SIMULATIONS = 16  # a move
 # Seconds that a process of search takes to start, with all that it needs compiled before. With
-# less time the cores are local search's.
+# less time, or one worker, the cores are local search's.
 SEARCH_START = 5.0
 LOOK = 0.2  # seconds between two looks for Ctrl-C
 LOCAL_MOVES = 2000  # of local search for each simulation a move, where the budget is in simulations
@@ -81,7 +81,7 @@ def solve(
         workers: threads of local search.
         agent: `default`, the agent that is shipped for the game, if one is; a weight file of
             `compiler-rl train`; or `none`: search follows the game's own prior. It joins where
-            there are more than a few seconds.
+            there are more than a few seconds and workers.
         report: called with the result of each method as it ends.
 
     Returns:
@@ -113,7 +113,7 @@ def solve(
             pass  # search over recorded scenarios would see their future
         elif simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
-            if left > SEARCH_START:
+            if left > SEARCH_START and workers > 1:
                 search = Worker(
                     problem,
                     time_limit=SEARCH_SHARE * left,

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler_rl.agent.config import Config
+from compiler_rl.agent.network import Shape
 from compiler_rl.agent.selfplay import Games, SelfPlay
 from compiler_rl.agent.weights import new_agent
 from compiler_rl.cluster import run_all
@@ -45,7 +46,7 @@ class Part:
 
     game: str
     config: Config
-    shape: tuple[int, int, int]
+    shape: Shape
     weights: list[npt.NDArray[Any]]
     arrays: Any
     key: npt.NDArray[np.uint32]
@@ -83,9 +84,9 @@ def _play_there(ray: Any, parts: Sequence[Part]) -> list[Games]:
 
 
 @cache
-def _player(game: str, config: Config, shape: tuple[int, int, int]) -> tuple[Any, SelfPlay]:
+def _player(game: str, config: Config, shape: Shape) -> tuple[Any, SelfPlay]:
     agent = new_agent(get_game(game), config, shape)
     settings = Settings(simulations=config.simulations, least_range=config.least_range)
     return jax.tree.structure(agent.weights), SelfPlay(
-        agent.game, agent.player, settings, agent.shape[2]
+        agent.game, agent.player, settings, agent.shape.num_actions
     )

@@ -28,6 +28,7 @@ class Config:
         parts: into which they are cut; each is played at once, at the same time on a cluster.
         simulations: of search for each move; the first iterations (`cloning`) use none.
         calmest: scale of the noise of the calmest game of self-play; the boldest one's is 1.
+        competition: games are played to exceed what the policy alone saves, see `guided.Contest`.
         least_range: Q-values that differ by less are not stretched to [0, 1] in search.
         cloning: iterations in which the best of `tries` noisy games by the game's own prior is
             cloned.
@@ -54,6 +55,7 @@ class Config:
     parts: int = 1
     simulations: int = 16
     calmest: float = 1.0
+    competition: bool = False
     least_range: float = LEAST_RANGE
     cloning: int = 4
     tries: int = 16
@@ -120,9 +122,8 @@ def read_config(path: Path | None) -> Config:
             hint = f"; did you mean {near[0]}?" if near else f"; expected {', '.join(fields)}"
             raise InputError(f"{path}: unknown key {name}{hint}")
         wanted = type(fields[name].default)
-        if isinstance(value, bool) or not isinstance(
-            value, (wanted, int) if wanted is float else wanted
-        ):
+        fits = (wanted, int) if wanted is float else wanted
+        if isinstance(value, bool) is not (wanted is bool) or not isinstance(value, fits):
             raise InputError(f"{path}: {name} is {value!r}, expected {wanted.__name__}")
     try:
         return Config(**table)

@@ -9,7 +9,7 @@ from typing import Any
 
 from compiler_rl.agent.sampling import Player
 from compiler_rl.agent.weights import Agent
-from games.base import Game, Result
+from games.base import Game, Result, StochasticGame
 
 BATCH = 32
 
@@ -58,6 +58,8 @@ def methods(game: Game, agents: Sequence[tuple[str, Agent]], simulations: int) -
             (f"best of {BATCH}", 1, BATCH),
             (f"search {simulations}", simulations, BATCH),
         ):
+            if batch > 1 and runs == 1 and isinstance(game, StochasticGame):
+                continue  # it is played once: the greedy game
             table[f"{name}, {label}"] = _player(Player(agent, simulations=runs, batch=batch))
     return table
 

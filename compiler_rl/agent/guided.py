@@ -16,6 +16,8 @@ from games.base import Game, StochasticGame
 from hlo_frontend.errors import InputError
 
 IMITATION = 100.0  # logits between an action that agrees with a solution and one that does not
+STAKE = 0.25  # of a contest; the value's range covers a sure win that becomes a loss
+SPREAD = 0.02  # of savings: a game that is ahead by so much has three quarters of the stake
 
 
 class Foreseen(NamedTuple):
@@ -59,6 +61,58 @@ class Sampled:
     def prior_value(self, arrays: Any, state: Foreseen) -> Any:
         """The game's."""
         return self.game.prior_value(arrays, state.state)
+
+
+class Contested(NamedTuple):
+    """A position of a contest, and the f32[] that the game has saved so far."""
+
+    state: Any
+    saving: jax.Array
+
+
+class Contest:
+    """A game that is played against a mark, a saving to exceed; its arrays are (arrays, mark).
+
+    The last move earns STAKE * tanh((saving - mark) / SPREAD), the others nothing: what counts is
+    to be ahead, however much there is to be saved. (Laterre et al. 2018, "Ranked reward"; Pirnay
+    et al. 2023, "Policy-based self-competition for planning problems".)
+    """
+
+    def __init__(self, game: Game) -> None:
+        self.game = game
+
+    def init(self, arrays: Any) -> Contested:
+        """The game's, with nothing saved."""
+        return Contested(self.game.init(arrays[0]), jnp.float32(0.0))
+
+    def legal_actions(self, arrays: Any, state: Contested) -> Any:
+        """The game's."""
+        return self.game.legal_actions(arrays[0], state.state)
+
+    def step(self, arrays: Any, state: Contested, action: Any) -> tuple[Contested, Any, Any]:
+        """The game's; the reward is the contest's."""
+        after, reward, done = self.game.step(arrays[0], state.state, action)
+        saving = state.saving + reward
+        return Contested(after, saving), jnp.where(done, _outcome(saving, arrays[1]), 0.0), done
+
+    def observe(self, arrays: Any, state: Contested) -> dict[str, Any]:
+        """The game's, and how far it is ahead."""
+        seen = self.game.observe(arrays[0], state.state)
+        named = seen if isinstance(seen, dict) else {"game": seen}
+        return {**named, "ahead": state.saving - arrays[1]}
+
+    def prior_logits(self, arrays: Any, state: Contested) -> Any:
+        """The game's."""
+        return self.game.prior_logits(arrays[0], state.state)
+
+    def prior_value(self, arrays: Any, state: Contested) -> Any:
+        """The outcome, if the game's own estimate is right."""
+        to_come = self.game.prior_value(arrays[0], state.state)
+        return _outcome(state.saving + to_come, arrays[1])
+
+
+def _outcome(saving: Any, mark: Any) -> Any:
+    return STAKE * jnp.tanh((saving - mark) / SPREAD)
 
 
 class Guided:
@@ -120,17 +174,20 @@ class Imitating(Guided):
     """A game whose prior is drawn to given solutions; its arrays are (wishes, arrays).
 
     Args:
-        game: the true game.
+        game: the true game, or a contest in it.
         agreement: of an action with the wishes: (arrays, wishes, state) -> f32[A] in 0..1.
     """
 
-    def __init__(self, game: Game, agreement: Callable[[Any, Any, Any], Any]) -> None:
+    def __init__(self, game: Any, agreement: Callable[[Any, Any, Any], Any]) -> None:
         self.game = game
         self.agreement = agreement
 
     def prior_logits(self, arrays: Any, state: Any) -> Any:
         """The game's own, and much more for what agrees with the solution."""
-        near = self.agreement(arrays[1], arrays[0], state)
+        below, position = arrays[1], state
+        if isinstance(self.game, Contest):
+            below, position = below[0], position.state
+        near = self.agreement(below, arrays[0], position)
         return self.game.prior_logits(arrays[1], state) + IMITATION * near
 
     def prior_value(self, arrays: Any, state: Any) -> Any:
@@ -162,10 +219,10 @@ class Imagined:
 
         def one(arrays: Any, state: Any, done: jax.Array) -> Node:
             network = nnx.merge(self.graph, weights)
-            seen = view(self.game, arrays, state, network.num_actions)
-            if len(seen.legal) > network.num_actions:
+            seen = view(self.game, arrays, state, network.shape.num_actions)
+            if len(seen.legal) > network.shape.num_actions:
                 raise InputError(
-                    f"the learned model knows {network.num_actions} actions, the problem has"
+                    f"the learned model knows {network.shape.num_actions} actions, the problem has"
                     f" {len(seen.legal)}; train on problems as large"
                 )
             vector = network.latent(seen)
@@ -181,7 +238,7 @@ class Imagined:
 
     def legal_actions(self, weights: Any, state: Latent) -> jax.Array:
         """All of them."""
-        return jnp.ones(nnx.merge(self.graph, weights).num_actions, jnp.bool_)
+        return jnp.ones(nnx.merge(self.graph, weights).shape.num_actions, jnp.bool_)
 
     def step(
         self, weights: Any, state: Latent, action: jax.Array

@@ -1,14 +1,15 @@
 """Networks that read any game's observation and point at its actions.
 
 A game's `observe` gives named arrays. Those whose first axis is the game's actions describe the
-actions, the others the position; beside them stand the game's own prior logits and value, of which
-the networks learn the difference. Before any training a network is therefore the game's own prior.
+actions, the others the position; one named `edges` describes pairs of actions. Beside them stand
+the game's own prior logits and value, of which the networks learn the difference. Before any
+training a network is therefore the game's own prior.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,27 @@ import numpy as np
 from flax import nnx
 
 from games.base import Game
+from hlo_frontend.errors import InputError
 
 FEW_ACTIONS = 32  # the index of so many actions is a feature of them
+EDGES = "edges"  # what a game calls its features of pairs of actions
 VALUE_RANGE = 0.5  # returns differ from the game's own estimate by that much at most
 _MASKED = float(np.finfo(np.float32).min)
+
+
+class Shape(NamedTuple):
+    """Sizes of what a network reads.
+
+    Attributes:
+        actions, position, edges: numbers of features of an action, of the position, of a pair of
+            actions.
+        num_actions: most of them.
+    """
+
+    actions: int
+    position: int
+    num_actions: int
+    edges: int = 0
 
 
 @jax.tree_util.register_dataclass
@@ -33,6 +51,7 @@ class View:
         legal: bool[A]; False for padding.
         prior: f32[A] the game's own logits.
         base: f32[] the game's own value.
+        edges: f32[A, A, E] features of pairs of actions, E = 0 where the game has none.
     """
 
     actions: jax.Array
@@ -40,6 +59,7 @@ class View:
     legal: jax.Array
     prior: jax.Array
     base: jax.Array
+    edges: jax.Array
 
 
 def view(game: Game, arrays: Any, state: Any, width: int = 0) -> View:
@@ -49,9 +69,12 @@ def view(game: Game, arrays: Any, state: Any, width: int = 0) -> View:
     prior = jnp.clip(prior, -50.0, 50.0)
     base = game.prior_value(arrays, state)
     count = legal.shape[0]
-    observed = [
-        jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(game.observe(arrays, state))
-    ]
+    seen = game.observe(arrays, state)
+    edges = jnp.zeros((count, count, 0))
+    if isinstance(seen, dict) and EDGES in seen:
+        edges = jnp.asarray(seen[EDGES], jnp.float32).reshape(count, count, -1)
+        seen = {name: value for name, value in seen.items() if name != EDGES}
+    observed = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(seen)]
     of_actions = [leaf.reshape(count, -1) for leaf in observed if leaf.shape[:1] == (count,)]
     of_position = [leaf.reshape(-1) for leaf in observed if leaf.shape[:1] != (count,)]
     of_actions += [prior[:, None], legal[:, None].astype(jnp.float32)]
@@ -63,13 +86,14 @@ def view(game: Game, arrays: Any, state: Any, width: int = 0) -> View:
         legal=padded(legal, width),
         prior=padded(prior, width),
         base=base,
+        edges=padded(squash(jnp.where((legal[:, None] & legal)[..., None], edges, 0.0)), width, 2),
     )
 
 
-def padded(values: jax.Array, width: int) -> jax.Array:
-    """Rows of zeros after the last one, up to `width` in all."""
-    missing = max(width - values.shape[0], 0)
-    return jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1))
+def padded(values: jax.Array, width: int, axes: int = 1) -> jax.Array:
+    """Zeros after the last entry of each of the first axes, up to `width` in all."""
+    missing = [(0, max(width - size, 0)) for size in values.shape[:axes]]
+    return jnp.pad(values, missing + [(0, 0)] * (values.ndim - axes))
 
 
 def squash(values: jax.Array) -> jax.Array:
@@ -101,6 +125,20 @@ def expected(logits: jax.Array) -> jax.Array:
     return (jax.nn.softmax(logits) * support(logits.shape[-1])).sum(axis=-1)
 
 
+def _check(shape: Shape, seen: View) -> None:
+    """Raises InputError if weights for `shape` are given something else to read."""
+    sizes = {
+        "an action": (shape.actions, seen.actions.shape[1]),
+        "the position": (shape.position, seen.position.shape[0]),
+        "an edge": (shape.edges, seen.edges.shape[2]),
+    }
+    for name, (own, given) in sizes.items():
+        if own != given:
+            raise InputError(
+                f"the weights read {own} features of {name}, the game has {given}; train again"
+            )
+
+
 class _Layers(nnx.Module):
     """Two hidden layers; the output starts at zero where it is to be learned from nothing."""
 
@@ -117,25 +155,40 @@ class _Layers(nnx.Module):
         return self.last(jax.nn.relu(self.second(hidden)))
 
 
+def heard(each: jax.Array, seen: View) -> jax.Array:
+    """f32[A, E * W]: for each edge feature the mean of f32[A, W] `each` over the legal actions,
+    weighted by the feature of the edge to them.
+    """
+    weighted = jnp.einsum("ije,jw->iew", seen.edges, each)
+    return weighted.reshape(len(each), -1) / jnp.maximum(seen.legal.sum(), 1)
+
+
 class PolicyValue(nnx.Module):
     """Deep sets over the actions of a position: a logit for each, and a value.
 
+    Where actions have edges, each hears of the others along them (a round of message passing).
+
     Args:
-        actions, position: numbers of features.
+        shape: of what it reads.
         width: of the hidden layers.
         bins: of the value.
         rngs: of the first weights.
     """
 
-    def __init__(self, actions: int, position: int, width: int, bins: int, rngs: nnx.Rngs) -> None:
-        self.element = _Layers(actions, width, width, rngs)
-        self.position = _Layers(position + width, width, width, rngs)
+    def __init__(self, shape: Shape, width: int, bins: int, rngs: nnx.Rngs) -> None:
+        self.shape = shape
+        self.element = _Layers(shape.actions, width, width, rngs)
+        self.position = _Layers(shape.position + width, width, width, rngs)
         self.policy = _Layers(2 * width, width, 1, rngs, zero=True)
         self.value = _Layers(width, width, bins, rngs, zero=True)
+        self.along = _Layers((1 + shape.edges) * width, width, width, rngs) if shape.edges else None
 
     def __call__(self, seen: View) -> tuple[jax.Array, jax.Array]:
         """(f32[A] what to add to the prior logits, f32[bins] logits of what to add to the base)."""
+        _check(self.shape, seen)
         each = self.element(seen.actions)
+        if self.along is not None:
+            each += self.along(jnp.concatenate([each, heard(each, seen)], axis=1))
         weight = seen.legal[:, None].astype(jnp.float32)
         pooled = (each * weight).sum(axis=0) / jnp.maximum(weight.sum(), 1.0)
         whole = self.position(jnp.concatenate([seen.position, pooled]))
@@ -147,24 +200,15 @@ class Dynamics(nnx.Module):
     """The learned model: representation, dynamics with reward, prediction (MuZero).
 
     Args:
-        actions, position: numbers of features of an action and of the position.
-        num_actions: A.
         latent: size of the state.
-        width, bins, rngs: as for `PolicyValue`.
+        shape, width, bins, rngs: as for `PolicyValue`.
     """
 
-    def __init__(
-        self,
-        actions: int,
-        position: int,
-        num_actions: int,
-        latent: int,
-        width: int,
-        bins: int,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.num_actions = num_actions
-        self.represent = _Layers(actions * num_actions + position, width, latent, rngs)
+    def __init__(self, shape: Shape, latent: int, width: int, bins: int, rngs: nnx.Rngs) -> None:
+        self.shape = shape
+        num_actions = shape.num_actions
+        of_action = shape.actions * (1 + shape.edges)
+        self.represent = _Layers(of_action * num_actions + shape.position, width, latent, rngs)
         self.next = _Layers(latent + num_actions, width, latent, rngs)
         self.reward = _Layers(latent + num_actions, width, 1, rngs, zero=True)
         self.policy = _Layers(latent, width, num_actions, rngs, zero=True)
@@ -172,11 +216,14 @@ class Dynamics(nnx.Module):
 
     def latent(self, seen: View) -> jax.Array:
         """f32[latent] of a position."""
-        return _unit(self.represent(jnp.concatenate([seen.actions.reshape(-1), seen.position])))
+        _check(self.shape, seen)
+        around = heard(seen.actions, seen).reshape(-1)
+        inputs = jnp.concatenate([seen.actions.reshape(-1), around, seen.position])
+        return _unit(self.represent(inputs))
 
     def step(self, latent: jax.Array, action: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(f32[latent] after the action, f32[] reward)."""
-        inputs = jnp.concatenate([latent, jax.nn.one_hot(action, self.num_actions)])
+        inputs = jnp.concatenate([latent, jax.nn.one_hot(action, self.shape.num_actions)])
         return _unit(latent + self.next(inputs)), self.reward(inputs)[0]
 
     def predict(self, latent: jax.Array) -> tuple[jax.Array, jax.Array]:

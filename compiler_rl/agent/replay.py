@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compiler_rl.agent.network import EDGES
 from compiler_rl.agent.selfplay import Games
 
 
@@ -84,6 +85,10 @@ class Replay:
         names = [field.name for field in fields(Games)]
 
         def games(row: dict[str, Any]) -> Games:
+            legal = np.asarray(row["legal"])
+            # A checkpoint leaves out what is empty.
+            no_edges = np.zeros((*legal.shape, legal.shape[-1], 0), np.float32)
+            row = {EDGES: no_edges, **row}
             return Games(**{name: np.asarray(row[name]) for name in names})
 
         rows = tree.get("recent") or {}

@@ -93,10 +93,11 @@ def search_with(
 ) -> Result[Any]:
     """The best of the agent's policy's games and of games played with search, method `agent`.
 
-    With the true simulator a time limit is spent as `play` does; a learned model, and drawn
-    chance, are searched at every move.
+    With the true simulator a time limit is spent as `play` does; a learned model, drawn chance and
+    a contest are searched at every move.
     """
-    if isinstance(agent.player, Guided) and not isinstance(agent.game, StochasticGame):
+    plain = not agent.config.competition and not isinstance(agent.game, StochasticGame)
+    if plain and isinstance(agent.player, Guided):
         found = play(
             agent.player,
             problem,

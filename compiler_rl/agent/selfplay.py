@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from compiler_rl.agent.guided import Guided, Imagined, searcher
-from compiler_rl.agent.network import padded, view
+from compiler_rl.agent.guided import Contest, Guided, Imagined, searcher
+from compiler_rl.agent.network import masked, padded, view
 from compiler_rl.search.gumbel import Node, Settings, search
 from games.base import Game
 
@@ -28,10 +28,11 @@ class Games:
     """B games of at most M moves, as numpy arrays that lead with [M, B].
 
     Attributes:
-        actions, position, legal, prior, base: what the network saw (`network.View`).
+        actions, position, legal, prior, base, edges: what the network saw (`network.View`).
         policy: f32[..., A] the improved policy of the search.
         action: i32[...] the move.
-        reward: f32[...].
+        reward: f32[...] what is learned to be foreseen: the game's, or a contest's.
+        saved: f32[...] the game's own reward.
         active: bool[...] the game was not over before the move.
     """
 
@@ -40,15 +41,17 @@ class Games:
     legal: Array
     prior: Array
     base: Array
+    edges: Array
     policy: Array
     action: Array
     reward: Array
+    saved: Array
     active: Array
 
     @property
     def savings(self) -> Array:
-        """f32[B]: the sum of the rewards of each game."""
-        return (self.reward * self.active).sum(axis=0)
+        """f32[B]: the sum of the game's own rewards."""
+        return (self.saved * self.active).sum(axis=0)
 
     @property
     def returns(self) -> Array:
@@ -75,9 +78,12 @@ class Games:
 class SelfPlay:
     """Plays batches of problems of one size bucket.
 
+    A contest is played three times: by the game's own prior, whose saving is the mark of a game by
+    the policy alone, and the better of these two is the mark of the games that count.
+
     Args:
         game: the true game.
-        player: what search steps through, with the network in it.
+        player: what search steps through, with the network in it; of a contest or not.
         settings: of the search.
         width: actions to which what is recorded is padded.
     """
@@ -85,11 +91,11 @@ class SelfPlay:
     def __init__(
         self, game: Game, player: Guided | Imagined, settings: Settings, width: int = 0
     ) -> None:
-        self.game = game
-        self.player = player
-        self.settings = settings
-        self._init = jax.jit(jax.vmap(game.init))
-        self._moves = jax.jit(partial(_moves, game, player, settings, width))
+        self.contest = isinstance(player.game, Contest)
+        rules = player.game if self.contest else game
+        self._init = jax.jit(jax.vmap(rules.init))
+        self._moves = jax.jit(partial(_moves, rules, player, settings, width))
+        self._by_prior = jax.jit(jax.vmap(partial(_by_prior, game)))
 
     def play(
         self,
@@ -108,6 +114,21 @@ class SelfPlay:
             noise: f32[B] scale of the Gumbel noise of each game.
             simulations: for each move; with 1 the moves are drawn from the policy.
         """
+        if self.contest:
+            mark = self._by_prior(arrays)
+            calm = np.zeros(np.shape(noise))
+            quick = self._play(weights, (arrays, mark), key, calm, 1)
+            arrays = (arrays, jnp.maximum(mark, quick.savings))
+        return self._play(weights, arrays, key, noise, simulations)
+
+    def _play(
+        self,
+        weights: Any,
+        arrays: Any,
+        key: jax.Array,
+        noise: npt.ArrayLike,
+        simulations: int,
+    ) -> Games:
         states = self._init(arrays)
         done = jnp.zeros(jnp.asarray(noise).shape[0], jnp.bool_)
         trail = []
@@ -120,6 +141,20 @@ class SelfPlay:
         columns = {name: np.concatenate([each[name] for each in trail]) for name in trail[0]}
         moves = int(columns["active"].any(axis=1).sum())
         return Games(**{name: column[:moves] for name, column in columns.items()})
+
+
+def _by_prior(game: Game, arrays: Any) -> jax.Array:
+    """f32[]: what the game's own prior saves."""
+
+    def move(at: tuple[Any, jax.Array, jax.Array]) -> tuple[Any, jax.Array, jax.Array]:
+        state, saving, _ = at
+        logits = masked(game.prior_logits(arrays, state), game.legal_actions(arrays, state))
+        action = jnp.argmax(logits)
+        state, reward, done = game.step(arrays, state, action)
+        return state, saving + reward, done
+
+    start = (game.init(arrays), jnp.float32(0.0), jnp.asarray(False))
+    return jax.lax.while_loop(lambda at: ~at[2], move, start)[1]
 
 
 def joined(parts: Sequence[Games]) -> Games:
@@ -168,14 +203,11 @@ def _moves(
         )
         after, reward, over = jax.vmap(game.step)(arrays, states, found.action)
         played = {
-            "actions": seen.actions,
-            "position": seen.position,
-            "legal": seen.legal,
-            "prior": seen.prior,
-            "base": seen.base,
+            **vars(seen),
             "policy": jax.vmap(partial(padded, width=width))(found.policy),
             "action": found.action,
             "reward": reward,
+            "saved": after.saving - states.saving if isinstance(game, Contest) else reward,
             "active": ~done,
         }
         return (after, done | over), played

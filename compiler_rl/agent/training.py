@@ -35,11 +35,12 @@ from games.base import Game, Result
 from games.registry import GAMES
 from hlo_frontend.errors import InputError
 
-VERSION = 1  # of checkpoints
+VERSION = 2  # of checkpoints
 KEPT = 3  # checkpoints
 CLONE_NOISE = 1.0  # Gumbel scale of the boldest game of a cloning iteration
 VALUE_WEIGHT, REWARD_WEIGHT = 0.5, 1.0  # of the losses, beside the policy's
 CLIP = 1.0  # of the gradient's norm
+AVERAGED = 200  # gradient steps over which the weights that play are averaged
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,12 @@ class _Trainer:
         self.buckets: dict[str, list[int]] = {}
         for number, arrays in enumerate(self.arrays):
             self.buckets.setdefault(str(jax.tree.map(jnp.shape, arrays)), []).append(number)
-        self.agent = new_agent(game, config, shape_of(game, self.arrays))
+        self.agent = new_agent(game, config, shape_of(game, self.arrays, config))
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(CLIP), optax.adamw(config.learning_rate)
         )
-        self.moments = self.optimizer.init(self.agent.weights)
+        self.weights = self.agent.weights  # before averaging
+        self.moments = self.optimizer.init(self.weights)
         self.replay = Replay(config.replay)
         self.iteration = 0
         self.update = jax.jit(
@@ -211,9 +213,9 @@ class _Trainer:
             wishes.append(imitation.wishes(arrays, problem, found.solution))
         player = SelfPlay(
             self.game,
-            Imitating(self.game, imitation.agreement),
+            Imitating(self.agent.player.game, imitation.agreement),
             Settings(simulations=1),
-            self.agent.shape[2],
+            self.agent.shape.num_actions,
         )
         key = jax.random.key(self.config.seed)
         for group in self.buckets.values():
@@ -247,8 +249,11 @@ class _Trainer:
             config.elite,
             config.unroll if config.model == "learned" else 1,
         )
-        weights, self.moments, losses = self.update(self.agent.weights, self.moments, sample)
-        self.agent = dataclasses.replace(self.agent, weights=weights)
+        done = self.iteration * config.updates
+        self.weights, average, self.moments, losses = self.update(
+            self.weights, self.agent.weights, self.moments, done, sample
+        )
+        self.agent = dataclasses.replace(self.agent, weights=average)
         return float(losses.mean())
 
     def _log(self, progress: Progress) -> None:
@@ -267,7 +272,8 @@ class _Trainer:
 
     def _save(self) -> None:
         tree = {
-            "weights": _leaves(self.agent.weights),
+            "weights": _leaves(self.weights),
+            "average": _leaves(self.agent.weights),
             "moments": _leaves(self.moments),
             "replay": _filled(self.replay.to_tree()),
         }
@@ -304,8 +310,9 @@ class _Trainer:
             )
         tree = found.state
         self.agent = dataclasses.replace(
-            self.agent, weights=_restored(self.agent.weights, tree["weights"], where)
+            self.agent, weights=_restored(self.agent.weights, tree["average"], where)
         )
+        self.weights = _restored(self.weights, tree["weights"], where)
         self.moments = _restored(self.moments, tree["moments"], where)
         self.replay.from_tree(tree["replay"])
         self.iteration = step
@@ -343,11 +350,11 @@ def _restored(like: Any, leaves: dict[str, Any], where: Path) -> Any:
 
 
 def _filled(tree: dict[str, Any]) -> dict[str, Any]:
-    """Without empty branches, which the storage does not take."""
+    """Without empty branches and arrays, which the storage does not take."""
     return {
         key: _filled(value) if isinstance(value, dict) else value
         for key, value in tree.items()
-        if not isinstance(value, dict) or value
+        if (value if isinstance(value, dict) else np.size(value))
     }
 
 
@@ -357,30 +364,45 @@ def _update(
     model: str,
     bins: int,
     weights: Any,
+    average: Any,
     moments: Any,
+    done: int,
     sample: dict[str, jax.Array],
-) -> tuple[Any, Any, jax.Array]:
-    """Gradient steps on minibatches [U, MB, steps, ...]: (weights, moments, losses f32[U])."""
+) -> tuple[Any, Any, Any, jax.Array]:
+    """Gradient steps on minibatches [U, MB, steps, ...].
+
+    Args:
+        graph, optimizer, model, bins: what is trained, and how.
+        weights, average: as they are, and their mean over the last AVERAGED steps.
+        moments: of the optimizer.
+        done: steps before.
+        sample: the minibatches.
+
+    Returns:
+        (weights, average, moments, losses f32[U]).
+    """
     of_one = _unrolled_loss if model == "learned" else _loss
 
     def loss(weights: Any, batch: dict[str, jax.Array]) -> jax.Array:
         network = nnx.merge(graph, weights)
         return jax.vmap(lambda each: of_one(network, bins, each))(batch).mean()
 
-    def step(carry: tuple[Any, Any], batch: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
-        weights, moments = carry
+    def step(carry: tuple[Any, ...], batch: dict[str, jax.Array]) -> tuple[Any, jax.Array]:
+        weights, average, moments, count = carry
         value, gradient = jax.value_and_grad(loss)(weights, batch)
         change, moments = optimizer.update(gradient, moments, weights)
-        return (optax.apply_updates(weights, change), moments), value
+        weights = optax.apply_updates(weights, change)
+        share = 1.0 / jnp.minimum(count + 1, AVERAGED)
+        average = jax.tree.map(lambda mean, now: mean + share * (now - mean), average, weights)
+        return (weights, average, moments, count + 1), value
 
-    (weights, moments), losses = jax.lax.scan(step, (weights, moments), sample)
-    return weights, moments, losses
+    carry = (weights, average, moments, jnp.int32(done))
+    (weights, average, moments, _), losses = jax.lax.scan(step, carry, sample)
+    return weights, average, moments, losses
 
 
 def _seen(position: dict[str, jax.Array], step: int) -> View:
-    return View(
-        *(position[name][step] for name in ("actions", "position", "legal", "prior", "base"))
-    )
+    return View(**{field.name: position[field.name][step] for field in dataclasses.fields(View)})
 
 
 def _policy_loss(logits: jax.Array, policy: jax.Array, legal: jax.Array) -> jax.Array:

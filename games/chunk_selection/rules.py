@@ -147,8 +147,11 @@ def gains(arrays: Arrays, state: State) -> jax.Array:
 
 
 def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
-    """f32[N + 1] `gain`, `tokens`, `share`, 0 for stopping; f32[] `left` of the budget, `loss`."""
+    """f32[N + 1] `gain`, `tokens`, `share`, 0 for stopping; f32[] `left` of the budget, `loss`;
+    f32[N + 1, N + 1] `edges`, the share of a candidate's text that another one repeats.
+    """
     return {
+        "edges": jnp.pad(arrays.overlap, (0, 1)),
         "gain": jnp.append(gains(arrays, state), 0.0),
         "tokens": jnp.append(arrays.tokens / arrays.budget, 0.0),
         "share": jnp.append(jnp.minimum(state.share, 1.0), 0.0),

@@ -142,9 +142,12 @@ def step(arrays: Arrays, state: State, action: jax.Array) -> tuple[State, jax.Ar
 def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
     """What is seen of a move, all fractions.
 
-    `actions`: f32[NUM_ACTIONS, 8], for each candidate its lowest offset above the first one's, its
+    `actions`: f32[NUM_ACTIONS, 12], for each candidate its lowest offset above the first one's, its
     size, lifetime, the sections that it covers and where they start, the highest and the lowest
-    height and the lowest floor of these. `game`: f32[3], the moves made, the bound and the lowest
+    height and the lowest floor of these, how much is still to come there, what is lost below it,
+    and how far the floors beside it rise above its lowest offset. `edges`: f32[NUM_ACTIONS,
+    NUM_ACTIONS, 2], the share of a candidate's sections that another one covers too, and whether
+    the one begins as the other one ends. `game`: f32[3], the moves made, the bound and the lowest
     offset. Heights are relative to the largest load.
     """
     picked = candidates(state)
@@ -153,6 +156,12 @@ def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
     highest, lowest, floor = _covered(arrays, state, picked)
     low = jnp.minimum(state.low[picked], 2 * arrays.bound)
     first, last = arrays.first[picked], arrays.last[picked]
+    length = state.floor.shape[0]
+    before = jnp.where(first > 0, state.floor[first - 1], 0) - low
+    after = jnp.where(last < length, state.floor[jnp.minimum(last, length - 1)], 0) - low
+    to_come = _mean_over(arrays, picked, state.height - state.floor)
+    shared = jnp.minimum(last[:, None], last) - jnp.maximum(first[:, None], first)
+    beside = (last[:, None] == first) | (first[:, None] == last)
     actions = jnp.stack(
         [
             (low - low[0]) / scale,
@@ -163,14 +172,25 @@ def observe(arrays: Arrays, state: State) -> dict[str, jax.Array]:
             highest / scale,
             lowest / scale,
             floor / scale,
+            to_come / scale,
+            (low - _mean_over(arrays, picked, state.floor)) / scale,
+            before / scale,
+            after / scale,
         ],
         axis=1,
+    )
+    edges = jnp.stack(
+        [
+            jnp.maximum(shared, 0) / jnp.maximum(last - first, 1)[:, None],
+            beside.astype(jnp.float32),
+        ],
+        axis=2,
     )
     known = jnp.where(state.move > 0, state.bound, arrays.bound)
     game = jnp.stack(
         [state.move / jnp.maximum(arrays.num_buffers, 1), known / scale, low[0] / scale]
     )
-    return {"actions": actions, "game": game}
+    return {"actions": actions, "edges": edges, "game": game}
 
 
 def prior_logits(arrays: Arrays, state: State) -> jax.Array:
@@ -205,8 +225,7 @@ def _covered(
     arrays: Arrays, state: State, picked: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Of each candidate's sections: f32[NUM_ACTIONS] highest and lowest height, lowest floor."""
-    section = jnp.arange(arrays.load.shape[0])
-    under = (arrays.first[picked, None] <= section) & (section < arrays.last[picked, None])
+    under = _under(arrays, picked)
     none = ~under.any(axis=1)
 
     def over(values: jax.Array, fill: int, reduce: Any) -> jax.Array:
@@ -218,6 +237,18 @@ def _covered(
         over(state.height, NEVER, jnp.min),
         over(state.floor, NEVER, jnp.min),
     )
+
+
+def _mean_over(arrays: Arrays, picked: jax.Array, values: jax.Array) -> jax.Array:
+    """f32[NUM_ACTIONS]: the mean of values of sections over those of each candidate."""
+    under = _under(arrays, picked)
+    return (under * values.astype(jnp.float32)).sum(axis=1) / jnp.maximum(under.sum(axis=1), 1)
+
+
+def _under(arrays: Arrays, picked: jax.Array) -> jax.Array:
+    """bool[NUM_ACTIONS, N]: the sections that each candidate covers."""
+    section = jnp.arange(arrays.load.shape[0])
+    return (arrays.first[picked, None] <= section) & (section < arrays.last[picked, None])
 
 
 def play(arrays: Arrays, actions: jax.Array) -> tuple[jax.Array, jax.Array]:

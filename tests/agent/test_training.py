@@ -14,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from compiler_rl.agent import training
 from compiler_rl.agent.config import Config, read_config
@@ -108,8 +111,8 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path, 
     update = training._update
 
     def poisoned(*arguments):
-        weights, moments, losses = update(*arguments)
-        return weights, moments, losses * jnp.nan
+        *state, losses = update(*arguments)
+        return *state, losses * jnp.nan
 
     training.train(GAME, dataclasses.replace(SMALL, iterations=1), tmp_path)
     monkeypatch.setattr(training, "_update", poisoned)
@@ -159,6 +162,65 @@ def test_an_untrained_network_is_the_games_own_prior():
     assert float(player.prior_value(through, state)) == pytest.approx(
         float(GAME.prior_value(arrays, state)), abs=1e-6
     )
+
+
+@pytest.fixture
+def crowded():
+    """(network with weights that are not zero, problem, position) where actions have edges."""
+    problem = dataclasses.replace(network(3, layers=8), capacity=10**9)
+    arrays = GAME.arrays(problem)
+    agent = new_agent(GAME, SMALL, shape_of(GAME, [arrays]))
+    leaves, structure = jax.tree.flatten(agent.weights)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    drawn = [
+        0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    policy_value = nnx.merge(agent.graph, jax.tree.unflatten(structure, drawn))
+    return policy_value, arrays, view(GAME, arrays, GAME.init(arrays))
+
+
+def test_networks_hear_of_other_actions_along_edges(crowded):
+    policy_value, _, seen = crowded
+    logits, value = policy_value(seen)
+    deaf_logits, deaf_value = policy_value(dataclasses.replace(seen, edges=0 * seen.edges))
+    assert float(jnp.abs(logits - deaf_logits).max()) > 1e-3
+    assert float(jnp.abs(value - deaf_value).max()) > 1e-3
+
+
+@given(st.permutations(range(16)))
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_order_of_actions_is_nothing_to_a_network(crowded, order):
+    policy_value, _, seen = crowded
+    order = np.array(order)
+    other = dataclasses.replace(
+        seen,
+        actions=seen.actions[order],
+        legal=seen.legal[order],
+        prior=seen.prior[order],
+        edges=seen.edges[order][:, order],
+    )
+    logits, value = policy_value(seen)
+    other_logits, other_value = policy_value(other)
+    np.testing.assert_allclose(other_logits, logits[order], atol=1e-4)
+    np.testing.assert_allclose(other_value, value, atol=1e-4)
+
+
+def test_padding_is_nothing_to_a_network(crowded):
+    policy_value, arrays, seen = crowded
+    wide = view(GAME, arrays, GAME.init(arrays), width=24)
+    assert wide.edges.shape[:2] == (24, 24)
+    logits, value = policy_value(seen)
+    wide_logits, wide_value = policy_value(wide)
+    np.testing.assert_allclose(wide_logits[:16], logits, atol=1e-4)
+    np.testing.assert_allclose(wide_value, value, atol=1e-4)
+
+
+def test_weights_that_read_something_else_are_one_line(crowded):
+    policy_value, _, seen = crowded
+    with pytest.raises(InputError, match="the weights read 2 features of an edge, the game has 0"):
+        policy_value(dataclasses.replace(seen, edges=seen.edges[..., :0]))
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
