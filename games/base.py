@@ -91,7 +91,11 @@ class Game(Protocol):
         """(state, reward, done); the rewards of a game add up to its normalised saving."""
 
     def observe(self, arrays: Any, state: Any) -> Any:
-        """What a network or a prior sees: a pytree of features of the move to be made."""
+        """What a network or a prior sees: a pytree of features of the move to be made.
+
+        Leaves that lead with num_actions are of the actions; in a dict, `edges`
+        f32[num_actions, num_actions, ...] is of pairs of them.
+        """
 
     def num_actions(self, arrays: Any) -> int:
         """Number of actions (a static property of the bucket)."""

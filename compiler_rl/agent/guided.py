@@ -64,10 +64,11 @@ class Sampled:
 
 
 class Contested(NamedTuple):
-    """A position of a contest, and the f32[] that the game has saved so far."""
+    """A position of a contest, the f32[] saved so far, and whether the game is over."""
 
     state: Any
     saving: jax.Array
+    over: jax.Array
 
 
 class Contest:
@@ -83,7 +84,7 @@ class Contest:
 
     def init(self, arrays: Any) -> Contested:
         """The game's, with nothing saved."""
-        return Contested(self.game.init(arrays[0]), jnp.float32(0.0))
+        return Contested(self.game.init(arrays[0]), jnp.float32(0.0), jnp.asarray(False))
 
     def legal_actions(self, arrays: Any, state: Contested) -> Any:
         """The game's."""
@@ -93,7 +94,10 @@ class Contest:
         """The game's; the reward is the contest's."""
         after, reward, done = self.game.step(arrays[0], state.state, action)
         saving = state.saving + reward
-        return Contested(after, saving), jnp.where(done, _outcome(saving, arrays[1]), 0.0), done
+        # Search also steps on from where the game is over.
+        ends = done & ~state.over
+        earned = jnp.where(ends, _outcome(saving, arrays[1]), 0.0)
+        return Contested(after, saving, state.over | done), earned, done
 
     def observe(self, arrays: Any, state: Contested) -> dict[str, Any]:
         """The game's, and how far it is ahead."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from compiler_rl.agent.config import Config
-from compiler_rl.agent.guided import SPREAD, STAKE
+from compiler_rl.agent.guided import SPREAD, STAKE, Contest
 from compiler_rl.agent.sampling import search_with
 from compiler_rl.agent.selfplay import SelfPlay, stack
 from compiler_rl.agent.training import train
@@ -87,6 +88,18 @@ def test_it_is_trained_resumed_and_used(model, tmp_path):
     found = search_with(agent, problem, time_limit=0.0, simulations=4, seed=0)
     assert not GAME.validate(problem, found.solution)
     assert found.method == "agent"
+
+
+def test_what_follows_the_end_earns_nothing():
+    arrays = (GAME.arrays(problem_of(1)), jnp.float32(0.5))
+    contest = Contest(GAME)
+    state, rewards = contest.init(arrays), []
+    for _ in range(20):
+        state, reward, done = contest.step(arrays, state, jnp.int32(0))
+        rewards.append(float(reward))
+    assert bool(done)
+    assert rewards[15] == pytest.approx(-STAKE, abs=1e-4)
+    assert not any(rewards[:15] + rewards[16:])
 
 
 def test_chance_would_decide_some_contests():
