@@ -39,7 +39,7 @@ from experiments.common import RESULTS, Cell, Results, markdown_table, parser, r
 from experiments.evidence_training import Example, train
 from experiments.retrieval_pools import Pool, family_of, load_pools
 from experiments.retrieval_sets import folds, recall
-from experiments.train_chunk_selection import examples_of
+from experiments.train_chunk_selection import MODELS, examples_of
 from games.chunk_selection.features import Features
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.value import EvidenceModel, load_model, to_json
@@ -48,7 +48,6 @@ from hlo_frontend.errors import InputError
 
 NAME = "chunk_selection"
 FOLDS = 4
-MODELS = 1  # of an ensemble
 Rows = dict[str, list[dict[str, float]]]
 
 UNTUNED: dict[str, Selector] = {
@@ -127,11 +126,11 @@ class _Bench:
         self.paths = paths
         self._folder = models or Path(tempfile.mkdtemp())
         self._pools: dict[str, list[Pool]] = {}
-        self._examples: dict[str, list[Example]] = {}
+        self._examples: dict[str, list[list[Example]]] = {}
 
     def pools(self, name: str) -> list[Pool]:
         if name not in self._pools:
-            self._pools[name] = load_pools(self.paths[name])
+            self._pools[name] = load_pools(self.paths[name], steps=True)
         return self._pools[name]
 
     def family(self, name: str) -> str:
@@ -153,13 +152,9 @@ class _Bench:
                 continue
             if name not in self._examples:
                 self._examples[name] = examples_of(self.pools(name), self.family(name))
-            each = len(self._examples[name]) // len(self.pools(name))
-            rows = np.repeat(self.fold(name), each)
-            examples += [
-                example
-                for example, fold in zip(self._examples[name], rows, strict=True)
-                if isinstance(held_out, str) or fold != held_out
-            ]
+            for each, fold in zip(self._examples[name], self.fold(name), strict=True):
+                if isinstance(held_out, str) or fold != held_out:
+                    examples += each
         print(f"training without {label}: {len(examples)} examples", file=sys.stderr, flush=True)
         model = train(examples, models=MODELS, seed=0)
         self._folder.mkdir(parents=True, exist_ok=True)

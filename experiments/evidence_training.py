@@ -29,7 +29,8 @@ BATCH = 32  # questions
 RATE = 4e-3
 DECAY = 0.02
 DROPOUT = 0.1  # of hidden units
-FEATURE_DROPOUT = 0.3  # of a candidate's features, all of a question's alike
+FEATURE_DROPOUT = 0.3  # of the features of candidates and pairs, all of a question's alike
+NEAR = 32  # candidates of a question whose pairs are learned from: evidence, then the best others
 NOISE = 0.1  # added to the normalised features of candidates
 MOMENTS = 400  # questions whose features give mean and spread
 ABSENT = -1e6  # log P of what is not there
@@ -258,7 +259,7 @@ def _train_one(data: _Data, key: jax.Array) -> Params:
     unary = np.asarray(_plain(params["candidate"], jnp.asarray(data.candidate)))
     # Evidence first, then by u; places that are empty come last.
     rank = np.where(data.gold, np.inf, np.where(data.present, unary, -np.inf))
-    order = np.argsort(-rank, axis=1, kind="stable")
+    order = np.argsort(-rank, axis=1, kind="stable")[:, :NEAR]
     layout = layout_of(order.shape[1])
     label = layout.start[data.gold.sum(axis=1)]
     everything = (
@@ -327,7 +328,7 @@ def _likelihood(
     first, second = jax.random.split(key)
     unary = _forward(params["candidate"], candidate, first, NOISE, FEATURE_DROPOUT)
     unary = jnp.where(present, unary, ABSENT)
-    pairs = _forward(params["pair"], pair, second)
+    pairs = _forward(params["pair"], pair, second, dropped=FEATURE_DROPOUT)
     total = totals(layout, unary, pairs, query @ params["size"])
     right = jnp.take_along_axis(total, label[:, None], axis=1)[:, 0]
     return (jax.nn.logsumexp(total, axis=1) - right).mean()

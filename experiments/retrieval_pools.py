@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,16 @@ _SHARE = re.compile(r"0?\.\d+")
 
 @dataclass(frozen=True)
 class Pool:
-    """A question and its candidates, in the retriever's order: passages and chunks, [N] each."""
+    """A question and its candidates, in the retriever's order: passages and chunks, [N] each.
+
+    `steps` are the pools of the simple questions that it is made of, where they were asked for.
+    """
 
     question: Question
     passages: tuple[Passage, ...]
     chunks: tuple[Chunk, ...]
     query_embedding: npt.NDArray[np.float64] | None
+    steps: tuple[Pool, ...] = ()
 
     @cached_property
     def features(self) -> Features:
@@ -68,14 +73,22 @@ class Pool:
         )
 
 
-def load_pools(name: str, encoder: Encoder | None = None, *, top: int = TOP) -> list[Pool]:
-    """The pools of the set of that name; see `load_sets`.
+def load_pools(
+    name: str, encoder: Encoder | None = None, *, top: int = TOP, steps: bool = False
+) -> list[Pool]:
+    """The pools of the set of that name, see `load_sets`; with `steps` of its simple questions too.
 
     Raises:
         InputError: no such set, or packages of retrieval are missing.
     """
     given = encoder or MiniLM()
-    return pools_of(load_sets(name, given), given, top=top)
+    questions = load_sets(name, given)
+    pools = pools_of(questions, given, top=top)
+    if not steps:
+        return pools
+    simple = tuple(step for question in questions.questions for step in question.steps)
+    found = iter(pools_of(replace(questions, questions=simple), given, top=top) if simple else ())
+    return [replace(each, steps=tuple(islice(found, len(each.question.steps)))) for each in pools]
 
 
 def family_of(name: str) -> str:

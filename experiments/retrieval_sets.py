@@ -44,12 +44,17 @@ class Passage:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its evidence (disjoint spans) and answers (empty where there are none)."""
+    """A question with its evidence (disjoint spans) and answers (empty where there are none).
+
+    `steps` are the simple questions that it is made of, each with its own evidence, where the set
+    has them.
+    """
 
     id: str
     text: str
     evidence: tuple[Span, ...]
     answers: tuple[str, ...] = ()
+    steps: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,11 +187,26 @@ def _passages(
     return QuestionSet(name, tuple(passages.values()), tuple(questions))
 
 
+_REFERENCE = re.compile(r"#(\d+)")
+
+
 def _musique(row: dict[str, Any], number: int) -> _Parsed:
     context = [(p["title"], p["paragraph_text"]) for p in row["paragraphs"]]
     gold = {place for place, p in enumerate(row["paragraphs"]) if p["is_supporting"]}
     answers = (row["answer"], *row.get("answer_aliases", ()))
-    return Question(str(row.get("id", number)), row["question"], (), answers), context, gold
+    identity = str(row.get("id", number))
+    parts = row.get("question_decomposition", ())
+    steps = []
+    for at, part in enumerate(parts):
+        if part.get("paragraph_support_idx") is None:  # of a question without an answer
+            continue
+        # "#1" stands for the first answer; "Brand >> author" for a question.
+        text = _REFERENCE.sub(lambda found: parts[int(found[1]) - 1]["answer"], part["question"])
+        title, paragraph = context[part["paragraph_support_idx"]]
+        evidence = (Span(f"{title}\n{paragraph}", 0, 1),)
+        text = " ".join(text.replace(">>", " ").split())
+        steps.append(Question(f"{identity}/{at + 1}", text, evidence, (part["answer"],)))
+    return Question(identity, row["question"], (), answers, tuple(steps)), context, gold
 
 
 def _hotpot(row: dict[str, Any], number: int) -> _Parsed:

@@ -58,13 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budgets = [int(part) for part in options.budgets.split(",")]
     seen: list[Floats] = []
     earned: dict[str, list[list[float]]] = {name: [] for name in GRID}
-    pools = {name: load_pools(name) for name in options.sets}
+    pools = {name: load_pools(name, steps=True) for name in options.sets}
     for half in (0, 1):
         others, own = [], []
         for name, each in pools.items():
             # Sets of the same questions have them in the same half.
             part = folds(len(each), 2)
-            others += examples_of(subset(each, part != half), family_of(name))
+            for examples in examples_of(subset(each, part != half), family_of(name)):
+                others += examples
             own += subset(each, part == half)
         model = train(others, models=1, seed=half)
         for pool in own:

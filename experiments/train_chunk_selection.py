@@ -5,7 +5,8 @@
 SET is anything that `experiments.retrieval_pools.load_sets` reads. Sets with a common first path
 are one data set; each counts the same, whatever its size. Each question is learned from as it is,
 and again with texts alone or few candidates, so that the value serves whoever has no embeddings or
-little to choose from; and all that again without titles, where a set has them.
+little to choose from; and all that again without titles, where a set has them. The simple questions
+that MuSiQue's are made of are a data set of their own: they have one place, as questions mostly do.
 """
 
 from __future__ import annotations
@@ -45,31 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"--models {options.models}: expected at least 1")
     examples: list[Example] = []
     for name in options.sets:
-        pools = load_pools(name)
-        examples += examples_of(pools, family_of(name), options.seed)
+        pools = load_pools(name, steps=True)
+        for each in examples_of(pools, family_of(name), options.seed):
+            examples += each
         print(f"{name}: {len(pools)} questions", file=sys.stderr, flush=True)
     model = train(examples, models=options.models, seed=options.seed)
     replace_file(options.out, (json.dumps(to_json(model)) + "\n").encode())
 
 
-def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[Example]:
-    """Each question twice: as it is, and without embeddings, or with some candidates, or both; in
-    a set with titles four times, the last two without them.
-    """
+def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[list[Example]]:
+    """For each question, its examples and those of its steps, which are a group of their own."""
     draw = np.random.default_rng(seed)
-    titled = any(passage.title for pool in pools for passage in pool.passages)
+    return [
+        [
+            *_examples(pool, group, draw),
+            *(x for step in pool.steps for x in _examples(step, f"{group}, steps", draw)),
+        ]
+        for pool in pools
+    ]
+
+
+def _examples(given: Pool, group: str, draw: np.random.Generator) -> list[Example]:
+    """A question twice: as it is, and without embeddings, or with some candidates, or both; where
+    passages have titles four times, the last two without them.
+    """
+    titled = any(passage.title for passage in given.passages)
     examples = []
-    for each in pools:
-        for pool in (each, each.untitled()) if titled else (each,):
-            evidence = evidence_of(pool.question, pool.passages)
-            examples.append(Example(pool.features, evidence, group))
-            kind = draw.integers(3)
-            few = pool
-            if kind > 0:
-                some = draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))]
-                few = pool.only(some)
-            features = few.features if kind == 1 else few.text_features
-            examples.append(Example(features, evidence_of(few.question, few.passages), group))
+    for pool in (given, given.untitled()) if titled else (given,):
+        evidence = evidence_of(pool.question, pool.passages)
+        examples.append(Example(pool.features, evidence, group))
+        kind = draw.integers(3)
+        few = pool
+        if kind > 0:
+            some = draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))]
+            few = pool.only(some)
+        features = few.features if kind == 1 else few.text_features
+        examples.append(Example(features, evidence_of(few.question, few.passages), group))
     return examples
 
 

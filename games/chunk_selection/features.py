@@ -4,7 +4,8 @@ Scalars that mean the same for every embedding model and every corpus: ranks, sc
 best and the spread of the candidates, shares of the query covered, links between texts. Raw
 embeddings are no features; there are too few questions to learn from. What is alike for all
 candidates of a query is no feature of a candidate: a value that looks at it tells data sets apart,
-and does worse on others.
+and does worse on others. So features of candidates are centred: a corpus of long texts, or of
+texts full of names, is none by that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hlo_frontend.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 
-CANDIDATE = 25
+CANDIDATE = 27
 PAIR = 18
 QUERY = 10
 
@@ -41,7 +42,7 @@ class Features:
     """Of one query with N candidates.
 
     Attributes:
-        candidate: f64[N, CANDIDATE].
+        candidate: f64[N, CANDIDATE], each of mean 0.
         pair: f32[N, N, PAIR], symmetric in the first two axes.
         query: f64[QUERY].
         overlap: f64[N, N] share of i's text that is word for word in j.
@@ -123,8 +124,9 @@ def make_features(
         ],
         axis=1,
     )
+    candidate = np.concatenate([candidate, kinds], axis=1)
     return Features(
-        candidate=np.concatenate([candidate, kinds], axis=1),
+        candidate=candidate - candidate.mean(axis=0),
         pair=_pair(texts, dense, score, similarity, query_row),
         query=query_row,
         overlap=texts.overlap,
@@ -187,6 +189,8 @@ def _candidate(
         texts.bm25 / max(float(texts.bm25.max()), 1e-9),
         _log_rank(texts.bm25),
         _log_rank(score),
+        np.maximum(_spread(score), -5.0) / 2.0,
+        (score - score.min()) / max(float(np.ptp(score)), 1e-9),
         _log_rank(texts.cosine),
         texts.coverage,
         texts.bigrams,

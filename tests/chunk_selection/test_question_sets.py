@@ -90,11 +90,13 @@ def test_examples_with_and_without_titles():
     question = Question("q", "Where is the Lake?", (Span("Kil", 0, 1),))
     pool = Pool(question, passages, chunks, None)
     assert [chunk.text for chunk in pool.untitled().chunks] == [p.text for p in passages]
-    found = examples_of([pool], "set")
+    (found,) = examples_of([pool], "set")
     assert [example.evidence for example in found[::2]] == [(1,), (1,)]
     assert found[0].features.candidate[1].tolist() != found[2].features.candidate[1].tolist()
     bare = replace(pool, passages=tuple(replace(p, title="") for p in passages))
-    assert len(examples_of([bare], "set")) == 2
+    assert [len(each) for each in examples_of([bare], "set")] == [2]
+    (found,) = examples_of([replace(bare, steps=(pool,))], "set")
+    assert [example.group for example in found] == ["set"] * 2 + ["set, steps"] * 4
 
 
 def test_touched_counts_spans():
@@ -191,12 +193,19 @@ def test_hotpot_in_both_forms_and_musique(tmp_path):
             {"title": "A", "paragraph_text": "One.", "is_supporting": True},
             {"title": "B", "paragraph_text": "Two.", "is_supporting": False},
         ],
+        "question_decomposition": [
+            {"question": "Brand >> author", "answer": "Ibsen", "paragraph_support_idx": 1},
+            {"question": "Where is #1 ?", "answer": "x", "paragraph_support_idx": 0},
+            {"question": "Why?", "answer": "", "paragraph_support_idx": None},
+        ],
     }
     path = tmp_path / "musique.jsonl"
     path.write_text(json.dumps(musique) + "\n")
     question = load(path).questions[0]
     assert question.answers == ("x", "y")
     assert len(question.evidence) == 1
+    assert [step.text for step in question.steps] == ["Brand author", "Where is Ibsen ?"]
+    assert [step.evidence[0].document for step in question.steps] == ["B\nTwo.", "A\nOne."]
 
 
 CONTEXT = [
