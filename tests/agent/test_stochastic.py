@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compiler_rl.agent.config import Config
+from compiler_rl.agent.evaluation import methods
 from compiler_rl.agent.guided import Sampled
 from compiler_rl.agent.sampling import Player, search_with
 from compiler_rl.agent.selfplay import SelfPlay, stack
@@ -89,6 +90,11 @@ def test_a_recorded_scenario_is_played_once(problem, agent):
     assert result.detail["games"] == 1
     again = search_with(agent, problem, time_limit=60.0, simulations=SMALL.simulations, seed=0)
     assert again.objective == result.objective == GAME.objective(problem, result.solution)
+    compared = methods(GAME, [("agent", agent)], SMALL.simulations)
+    assert [name for name in compared if name.startswith("agent")] == [
+        "agent, greedy",
+        f"agent, search {SMALL.simulations}",
+    ]
 
 
 @pytest.mark.parametrize("model", ["simulator", "learned"])
