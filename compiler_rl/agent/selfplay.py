@@ -104,6 +104,7 @@ class SelfPlay:
         key: jax.Array,
         noise: npt.ArrayLike,
         simulations: int,
+        mark: jax.Array | None = None,
     ) -> Games:
         """One game of each of B problems.
 
@@ -113,22 +114,14 @@ class SelfPlay:
             key: of the noise.
             noise: f32[B] scale of the Gumbel noise of each game.
             simulations: for each move; with 1 the moves are drawn from the policy.
+            mark: f32[B] of a contest; the better of the prior and the policy alone if None.
         """
         if self.contest:
-            mark = self._by_prior(arrays)
-            calm = np.zeros(np.shape(noise))
-            quick = self._play(weights, (arrays, mark), key, calm, 1)
-            arrays = (arrays, jnp.maximum(mark, quick.savings))
-        return self._play(weights, arrays, key, noise, simulations)
-
-    def _play(
-        self,
-        weights: Any,
-        arrays: Any,
-        key: jax.Array,
-        noise: npt.ArrayLike,
-        simulations: int,
-    ) -> Games:
+            if mark is None:
+                mark = self._by_prior(arrays)
+                calm = np.zeros(np.shape(noise))
+                mark = jnp.maximum(mark, self.play(weights, arrays, key, calm, 1, mark).savings)
+            arrays = (arrays, mark)
         states = self._init(arrays)
         done = jnp.zeros(jnp.asarray(noise).shape[0], jnp.bool_)
         trail = []

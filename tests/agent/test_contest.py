@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_training import SMALL
 
-from compiler_rl.agent.config import Config
 from compiler_rl.agent.guided import SPREAD, STAKE, Contest
 from compiler_rl.agent.sampling import search_with
 from compiler_rl.agent.selfplay import SelfPlay, stack
@@ -22,22 +22,7 @@ from games.offset_allocation.generator import tight
 from games.power_control import GAME as POWER
 from hlo_frontend.errors import InputError
 
-CONTEST = Config(
-    competition=True,
-    instances=4,
-    batch=8,
-    simulations=4,
-    cloning=1,
-    tries=2,
-    annealing=200,
-    iterations=3,
-    width=16,
-    latent=16,
-    updates=4,
-    minibatch=32,
-    unroll=2,
-    checkpoint_every=1,
-)
+CONTEST = dataclasses.replace(SMALL, competition=True, batch=8)
 
 
 def problem_of(seed, buffers=16):
