@@ -6,9 +6,11 @@ shares the simulations among them; below, actions are chosen so that their visit
 that the completed Q-values improve.
 
 The trees are those of `mctx.gumbel_muzero_policy`, value by value (`tests/search` holds the two
-against each other). What differs is the work: the way back up a simulation is one loop for the
-whole batch that writes single entries, where mctx has a vectorised `while` that copies the arrays
-of all trees at each level; and the number of simulations may be known only at run time.
+against each other). What differs is the work. The way back up a simulation is for the whole batch
+and several nodes of a path at once, and writes single entries, where mctx has a vectorised `while`
+that copies the arrays of all trees at each level. Each node keeps the action that is to be followed
+from it, which changes only when a simulation comes back through it, so that the way down is a few
+lookups a level. And the number of simulations may be known only at run time.
 
 Shapes: B games in the batch, N = simulations + 1 nodes in a tree, A actions.
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,9 @@ import numpy as np
 
 ROOT = 0
 LEAST_RANGE = 1e-8  # that of mctx
+# Nodes of a path that are backed up at once: at most MOST, as paths are short in small trees, one
+# for every PER simulations. Measured by `experiments.bench_search`.
+MOST, PER = 8, 32
 _UNVISITED = -1
 _MASKED = float(np.finfo(np.float32).min)
 
@@ -148,6 +153,7 @@ class Tree:
         over: bool[B, N].
         values, raw_values: f32[B, N] backed up to the node; what was estimated first.
         parents, actions: i32[B, N] where the node hangs.
+        follow: i32[B, N] the action to be followed from it, below the root.
         children: i32[B, N, A] index of the child, -1 if it was never visited.
         logits, rewards, child_values: f32[B, N, A]. child_visits: i32[B, N, A].
     """
@@ -159,6 +165,7 @@ class Tree:
     raw_values: jax.Array
     parents: jax.Array
     actions: jax.Array
+    follow: jax.Array
     children: jax.Array
     logits: jax.Array
     rewards: jax.Array
@@ -225,18 +232,18 @@ def search(
     def simulate(index: jax.Array, tree: Tree) -> Tree:
         wanted = considered[count, index]
         first = _root_action(tree, settings, gumbel, wanted)
-        parent, action = _descend(tree, settings, first)
-        state = unpack(tree.states[everyone, parent], root.state)
-        node, reward = model.step(arrays, state, action)
-        tree = _add(tree, index + 1, parent, action, node, reward)
-        return _back_up(tree, settings, jnp.full(batch, index + 1))
+        way = _descend(tree, first)
+        state = unpack(tree.states[everyone, way.node], root.state)
+        node, reward = model.step(arrays, state, way.action)
+        tree = _add(tree, settings, index + 1, way, node, reward)
+        return _back_up(tree, settings, way, node.value)
 
     tree = _plant(root, settings, buffer)
     runs = settings.simulations if simulations is None else simulations
     tree = jax.lax.fori_loop(0, runs, simulate, tree)
 
     visits = tree.child_visits[:, ROOT]
-    completed = _completed(tree, settings, jnp.full(batch, ROOT))
+    completed = _completed(tree, settings, everyone, jnp.full(batch, ROOT))
     most = visits.max(axis=-1)
     action = _best_of(root.logits, gumbel, completed, visits, most)
     child = tree.children[everyone, ROOT, action]
@@ -328,6 +335,7 @@ def _plant(root: Node, settings: Settings, buffer: jax.Array) -> Tree:
         raw_values=zeros.at[:, ROOT].set(root.value),
         parents=jnp.full(nodes, _UNVISITED),
         actions=jnp.full(nodes, _UNVISITED),
+        follow=jnp.zeros(nodes, jnp.int32),
         children=jnp.full(edges, _UNVISITED),
         logits=jnp.zeros(edges).at[:, ROOT].set(root.logits),
         rewards=jnp.zeros(edges),
@@ -336,95 +344,134 @@ def _plant(root: Node, settings: Settings, buffer: jax.Array) -> Tree:
     )
 
 
-def _descend(tree: Tree, settings: Settings, action: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """From the root by the first action down to an edge without a child: (i32[B] node, action)."""
-    everyone = jnp.arange(action.shape[0])
-    node = jnp.zeros_like(action)
+class _Way(NamedTuple):
+    """From the roots to the edges without a child that simulations end with.
 
-    def on_the_way(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        return (at[2] != _UNVISITED).any()
+    Attributes:
+        node, action: i32[B] the edges.
+        path: i32[N, B] the nodes from the root to these, in the first `depth` rows.
+        depth: i32[B].
+    """
 
-    def down(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        node, action, child = at
+    node: jax.Array
+    action: jax.Array
+    path: jax.Array
+    depth: jax.Array
+
+
+def _descend(tree: Tree, action: jax.Array) -> _Way:
+    """From the roots by the first actions, then by those that are to be followed."""
+    batch, nodes = tree.visits.shape
+    everyone = jnp.arange(batch)
+
+    def on_the_way(at: tuple[_Way, jax.Array, jax.Array]) -> jax.Array:
+        return (at[1] != _UNVISITED).any()
+
+    def down(at: tuple[_Way, jax.Array, jax.Array]) -> tuple[_Way, jax.Array, jax.Array]:
+        way, child, level = at
         going = child != _UNVISITED
-        node = jnp.where(going, child, node)
-        action = jnp.where(going, _inner_action(tree, settings, node), action)
+        node = jnp.where(going, child, way.node)
+        action = jnp.where(going, tree.follow[everyone, node], way.action)
         child = jnp.where(going, tree.children[everyone, node, action], child)
-        return node, action, child
+        way = _Way(node, action, way.path.at[level].set(node), way.depth + going)
+        return way, child, level + 1
 
-    start = (node, action, tree.children[everyone, ROOT, action])
-    node, action, _ = jax.lax.while_loop(on_the_way, down, start)  # type: ignore[arg-type]
-    return node, action
+    roots = jnp.full(batch, ROOT)
+    path = jnp.zeros((nodes, batch), jnp.int32)
+    way = _Way(roots, action, path, jnp.ones(batch, jnp.int32))
+    start = (way, tree.children[everyone, ROOT, action], jnp.int32(1))
+    return jax.lax.while_loop(on_the_way, down, start)[0]
 
 
 def _add(
-    tree: Tree,
-    index: jax.Array,
-    parent: jax.Array,
-    action: jax.Array,
-    node: Node,
-    reward: jax.Array,
+    tree: Tree, settings: Settings, index: jax.Array, way: _Way, node: Node, reward: jax.Array
 ) -> Tree:
     """A new node in each tree, at the same index."""
-    everyone = jnp.arange(parent.shape[0])
-    return replace(
+    everyone = jnp.arange(way.node.shape[0])
+    tree = replace(
         tree,
         states=tree.states.at[:, index].set(pack(node.state)),
         over=tree.over.at[:, index].set(node.done),
         visits=tree.visits.at[:, index].set(1),
         values=tree.values.at[:, index].set(node.value),
         raw_values=tree.raw_values.at[:, index].set(node.value),
-        parents=tree.parents.at[:, index].set(parent),
-        actions=tree.actions.at[:, index].set(action),
-        children=tree.children.at[everyone, parent, action].set(index),
+        parents=tree.parents.at[:, index].set(way.node),
+        actions=tree.actions.at[:, index].set(way.action),
+        children=tree.children.at[everyone, way.node, way.action].set(index),
         logits=tree.logits.at[:, index].set(node.logits),
-        rewards=tree.rewards.at[everyone, parent, action].set(reward),
+        rewards=tree.rewards.at[everyone, way.node, way.action].set(reward),
     )
+    first = _inner_action(tree, settings, everyone, jnp.full_like(everyone, index))
+    return replace(tree, follow=tree.follow.at[:, index].set(first))
 
 
-def _back_up(tree: Tree, settings: Settings, leaf: jax.Array) -> Tree:
-    """The leaf's value goes up to the root."""
+def _back_up(tree: Tree, settings: Settings, way: _Way, value: jax.Array) -> Tree:
+    """The new nodes' values f32[B] go up to the roots."""
     batch, nodes = tree.visits.shape
     everyone = jnp.arange(batch)
+    block = min(MOST, max(1, settings.simulations // PER))
 
-    def on_the_way(at: tuple[Any, ...]) -> jax.Array:
-        return (at[1] != ROOT).any()
+    def on_the_way(at: tuple[Tree, jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return at[3] < way.depth.max()
 
-    def up(at: tuple[Any, ...]) -> tuple[Any, ...]:
-        (values, visits, child_values, child_visits), node, gain = at
-        parent = tree.parents[everyone, node]
-        action = tree.actions[everyone, node]
-        # Trees that are done write beyond their end, which drops what they write.
-        row = jnp.where(node != ROOT, parent, nodes)
-        child_values = child_values.at[everyone, row, action].set(
-            values[everyone, node], mode="drop"
-        )
-        child_visits = child_visits.at[everyone, row, action].add(1, mode="drop")
-        gain = tree.rewards[everyone, parent, action] + gain
+    def up(
+        at: tuple[Tree, jax.Array, jax.Array, jax.Array],
+    ) -> tuple[Tree, jax.Array, jax.Array, jax.Array]:
+        tree, gain, below, done = at
+        step = done + jnp.arange(block)[:, None]  # above the new nodes
+        level = way.depth - 1 - step
+        node = way.path[jnp.maximum(level, 0), everyone]
+        child = way.path[jnp.clip(level + 1, 0, nodes - 1), everyone]
+        action = jnp.where(step == 0, way.action, tree.actions[everyone, child])
+        reward = tree.rewards[everyone, node, action]
+        count = tree.visits[everyone, node]
+        gains = []
+        for place in range(block):
+            gain = reward[place] + gain
+            gains.append(gain)
         if settings.backup == "mean":
-            count = visits[everyone, parent]
-            value = (values[everyone, parent] * count + gain) / (count + 1.0)
+            value = (tree.values[everyone, node] * count + jnp.stack(gains)) / (count + 1.0)
         else:
-            followed = tree.rewards[everyone, parent] + child_values[everyone, parent]
-            seen = child_visits[everyone, parent] > 0
-            value = jnp.where(seen, followed, -jnp.inf).max(axis=-1)
-        values = values.at[everyone, row].set(value, mode="drop")
-        visits = visits.at[everyone, row].add(1, mode="drop")
-        node = jnp.where(node != ROOT, parent, ROOT)
-        return (values, visits, child_values, child_visits), node, gain
+            value = _largest(tree, node, action, below)
+        # Above the root: beyond the end, which drops what is written.
+        row = jnp.where(level >= 0, node, nodes)
+        passed = jnp.concatenate([below[None], value[:-1]])
+        tree = replace(
+            tree,
+            values=tree.values.at[everyone, row].set(value, mode="drop"),
+            visits=tree.visits.at[everyone, row].set(count + 1, mode="drop"),
+            child_values=tree.child_values.at[everyone, row, action].set(passed, mode="drop"),
+            child_visits=tree.child_visits.at[everyone, row, action].add(1, mode="drop"),
+        )
+        trees = jnp.broadcast_to(everyone, node.shape)
+        first = _inner_action(tree, settings, trees.reshape(-1), node.reshape(-1))
+        follow = tree.follow.at[everyone, row].set(first.reshape(row.shape), mode="drop")
+        return replace(tree, follow=follow), gain, value[-1], done + block
 
-    counts = (tree.values, tree.visits, tree.child_values, tree.child_visits)
-    start = (counts, leaf, tree.values[everyone, leaf])
-    counts, _, _ = jax.lax.while_loop(on_the_way, up, start)
-    values, visits, child_values, child_visits = counts
-    return replace(
-        tree, values=values, visits=visits, child_values=child_values, child_visits=child_visits
-    )
+    return jax.lax.while_loop(on_the_way, up, (tree, value, value, jnp.int32(0)))[0]
+
+
+def _largest(tree: Tree, node: jax.Array, action: jax.Array, below: jax.Array) -> jax.Array:
+    """f32[K, B]: the largest of what follows the actions of the nodes i32[K, B] of a path.
+
+    `below` f32[B] is the value of the node below the first one; `action` leads there.
+    """
+    everyone = jnp.arange(below.shape[0])
+    reward, known = tree.rewards[everyone, node], tree.child_values[everyone, node]
+    seen = tree.child_visits[everyone, node] > 0
+    values = []
+    for place in range(len(node)):
+        taken = jax.nn.one_hot(action[place], reward.shape[-1], dtype=jnp.bool_)
+        followed = reward[place] + jnp.where(taken, below[:, None], known[place])
+        below = jnp.where(seen[place] | taken, followed, -jnp.inf).max(axis=-1)
+        values.append(below)
+    return jnp.stack(values)
 
 
 def _root_action(tree: Tree, settings: Settings, gumbel: jax.Array, wanted: jax.Array) -> jax.Array:
     visits = tree.child_visits[:, ROOT]
-    completed = _completed(tree, settings, jnp.full(visits.shape[0], ROOT))
+    everyone = jnp.arange(visits.shape[0])
+    completed = _completed(tree, settings, everyone, jnp.full_like(everyone, ROOT))
     return _best_of(tree.logits[:, ROOT], gumbel, completed, visits, wanted)
 
 
@@ -443,32 +490,28 @@ def _best_of(
     return jnp.argmax(score, axis=-1).astype(jnp.int32)
 
 
-def _inner_action(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
-    """The action whose visits lag most behind the improved policy."""
-    everyone = jnp.arange(node.shape[0])
-    visits = tree.child_visits[everyone, node]
-    logits = tree.logits[everyone, node]
-    policy = jax.nn.softmax(logits + _completed(tree, settings, node))
+def _inner_action(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array) -> jax.Array:
+    """i32[K]: the action of each of K nodes whose visits lag most behind the improved policy."""
+    visits = tree.child_visits[trees, node]
+    logits = tree.logits[trees, node]
+    policy = jax.nn.softmax(logits + _completed(tree, settings, trees, node))
     lag = policy - visits / (1 + visits.sum(axis=-1, keepdims=True))
     return jnp.argmax(lag, axis=-1).astype(jnp.int32)
 
 
-def _completed(tree: Tree, settings: Settings, node: jax.Array) -> jax.Array:
-    """f32[B, A]: Q-values of the node's actions on the scale of logits.
+def _completed(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array) -> jax.Array:
+    """f32[K, A]: Q-values of the actions of K nodes i32[K] of trees i32[K], on the scale of logits.
 
     Actions without a visit get the mixed value of the paper's appendix D.
     """
-    everyone = jnp.arange(node.shape[0])
-    visits = tree.child_visits[everyone, node]
-    q = tree.rewards[everyone, node] + tree.child_values[everyone, node]
+    visits = tree.child_visits[trees, node]
+    q = tree.rewards[trees, node] + tree.child_values[trees, node]
     visited = visits > 0
-    prior = jnp.maximum(
-        float(np.finfo(np.float32).tiny), jax.nn.softmax(tree.logits[everyone, node])
-    )
+    prior = jnp.maximum(float(np.finfo(np.float32).tiny), jax.nn.softmax(tree.logits[trees, node]))
     seen = jnp.where(visited, prior, 0.0).sum(axis=-1, keepdims=True)
     mean = jnp.where(visited, prior * q / jnp.where(visited, seen, 1.0), 0.0).sum(axis=-1)
     total = visits.sum(axis=-1)
-    mixed = (tree.raw_values[everyone, node] + total * mean) / (total + 1)
+    mixed = (tree.raw_values[trees, node] + total * mean) / (total + 1)
     q = jnp.where(visited, q, mixed[:, None])
     if settings.rescale:
         low, high = q.min(axis=-1, keepdims=True), q.max(axis=-1, keepdims=True)
