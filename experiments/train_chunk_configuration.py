@@ -30,9 +30,9 @@ from baselines.chunk_selection.tree_search import set_search
 from experiments.chunk_evaluation import token_f1
 from experiments.common import ROOT, run
 from experiments.evidence_training import train
-from experiments.retrieval_pools import Pool, family_of, load_pools, subset
+from experiments.retrieval_pools import Pool, load_pools, subset
 from experiments.retrieval_sets import folds
-from experiments.train_chunk_selection import examples_of
+from experiments.train_chunk_selection import lesson_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.files import replace_file
 
@@ -58,15 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     budgets = [int(part) for part in options.budgets.split(",")]
     seen: list[Floats] = []
     earned: dict[str, list[list[float]]] = {name: [] for name in GRID}
-    pools = {name: load_pools(name, steps=True) for name in options.sets}
+    lessons = [lesson_of(name, load_pools(name, steps=True)) for name in options.sets]
     for half in (0, 1):
         others, own = [], []
-        for name, each in pools.items():
+        for lesson in lessons:
             # Sets of the same questions have them in the same half.
-            part = folds(len(each), 2)
-            for examples in examples_of(subset(each, part != half), family_of(name)):
-                others += examples
-            own += subset(each, part == half)
+            held = folds(len(lesson.pools), 2) == half
+            others += lesson.without(held)
+            own += subset(lesson.pools, held)
         model = train(others, models=1, seed=half)
         for pool in own:
             for budget in budgets:
