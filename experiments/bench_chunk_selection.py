@@ -39,7 +39,7 @@ from experiments.common import RESULTS, Cell, Results, markdown_table, parser, r
 from experiments.evidence_training import Example, train
 from experiments.retrieval_pools import Pool, family_of, load_pools
 from experiments.retrieval_sets import folds, recall
-from experiments.train_chunk_selection import MODELS, examples_of
+from experiments.train_chunk_selection import MODELS, Lesson, lesson_of
 from games.chunk_selection.features import Features
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.value import EvidenceModel, load_model, to_json
@@ -126,7 +126,7 @@ class _Bench:
         self.paths = paths
         self._folder = models or Path(tempfile.mkdtemp())
         self._pools: dict[str, list[Pool]] = {}
-        self._examples: dict[str, list[list[Example]]] = {}
+        self._lessons: dict[str, Lesson] = {}
 
     def pools(self, name: str) -> list[Pool]:
         if name not in self._pools:
@@ -150,11 +150,9 @@ class _Bench:
         for name in self.paths:
             if isinstance(held_out, str) and self.family(name) == held_out:
                 continue
-            if name not in self._examples:
-                self._examples[name] = examples_of(self.pools(name), self.family(name))
-            for each, fold in zip(self._examples[name], self.fold(name), strict=True):
-                if isinstance(held_out, str) or fold != held_out:
-                    examples += each
+            if name not in self._lessons:
+                self._lessons[name] = lesson_of(self.paths[name], self.pools(name))
+            examples += self._lessons[name].without(self.fold(name) == held_out)
         print(f"training without {label}: {len(examples)} examples", file=sys.stderr, flush=True)
         model = train(examples, models=MODELS, seed=0)
         self._folder.mkdir(parents=True, exist_ok=True)

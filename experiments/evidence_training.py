@@ -24,7 +24,8 @@ from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
 from games.chunk_selection.value import MOST, QUADS, TRIPLES, EvidenceModel
 
 HIDDEN_CANDIDATE, HIDDEN_PAIR = 16, 12
-WARM_STEPS, STEPS = 300, 500
+WARM_STEPS, STEPS = 300, 1000
+AVERAGED = 0.3  # of the steps, the last ones, give the mean weights that count
 BATCH = 32  # questions
 RATE = 4e-3
 DECAY = 0.02
@@ -43,12 +44,13 @@ Params = dict[str, Any]
 class Example:
     """A question's features and the indices of the candidates that are its evidence.
 
-    `group` names its data set: all count the same, whatever their size.
+    `group` names its data set: a set counts as its `weight` says, whatever its size.
     """
 
     features: Features
     evidence: tuple[int, ...]
     group: str = ""
+    weight: float = 1.0
 
 
 def evidence_of(question: Question, passages: Sequence[Passage]) -> tuple[int, ...]:
@@ -121,7 +123,7 @@ class _Data:
             present[row, :n] = True
             gold[row, list(example.evidence)] = True
         sizes = Counter(example.group for example in examples)
-        weight = np.array([1.0 / sizes[example.group] for example in examples])
+        weight = np.array([example.weight / sizes[example.group] for example in examples])
         weight /= weight.sum()
         # As training sees them: a large set must not say what is usual.
         some = np.random.default_rng(0).choice(count, MOMENTS, p=weight)
@@ -284,19 +286,25 @@ def _steps(
 ) -> Params:
     """After so many steps on the arrays [Q, ...] of `data`: of u alone if there is no layout."""
     state = _optimizer(steps, layout is not None).init(params)
+    last = 0 if layout is None else round(AVERAGED * steps)
+    total = jax.tree.map(jnp.zeros_like, params)
     for step in range(steps):
         rows = draw.choice(len(weight), BATCH, p=weight)
         given = tuple(each[rows] for each in data)
         params, state = _update(layout, steps, params, state, given, jax.random.fold_in(key, step))
-    return params
+        if step >= steps - last:
+            total = jax.tree.map(jnp.add, total, params)
+    return jax.tree.map(lambda each: each / last, total) if last else params
 
 
 def _optimizer(steps: int, full: bool) -> optax.GradientTransformation:
-    rate = RATE / 2 if full else RATE
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=DECAY),
+    # Where weights are averaged the rate must not end at nothing.
+    rate = (
+        optax.linear_schedule(RATE / 2, RATE / 6, steps)
+        if full
+        else optax.cosine_decay_schedule(RATE, steps)
     )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=DECAY))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

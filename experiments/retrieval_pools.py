@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler_rl.retrieval import Encoder, MiniLM, Retriever
+from experiments.pseudo_questions import pseudo_questions
 from experiments.retrieval_sets import (
     Cut,
     Passage,
@@ -89,6 +90,17 @@ def load_pools(
     simple = tuple(step for question in questions.questions for step in question.steps)
     found = iter(pools_of(replace(questions, questions=simple), given, top=top) if simple else ())
     return [replace(each, steps=tuple(islice(found, len(each.question.steps)))) for each in pools]
+
+
+def load_pseudo_pools(name: str, encoder: Encoder | None = None) -> list[Pool]:
+    """The pools of the pseudo-questions of that set's corpus.
+
+    Raises:
+        InputError: as `load_pools`.
+    """
+    given = encoder or MiniLM()
+    made = pseudo_questions(load_sets(name, given), given)
+    return pools_of(made, given) if made.questions else []
 
 
 def family_of(name: str) -> str:

@@ -4,7 +4,8 @@
 
 Every value of each grid is played on every question, with a learned value that was trained on the
 other half of the questions. The policies are linear softmaxes, trained to maximise what they are
-expected to earn: a loss near the best, less a price for moves; token-F1 for the price of tokens.
+expected to earn: a low loss, less a price for moves; token-F1 for the price of tokens. A policy
+gives way to the best constant if it does not earn more on questions that neither was fitted on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,21 @@ import optax
 
 from baselines.chunk_selection import IMPROVE
 from baselines.chunk_selection.configuration import GRID, OBSERVED, SCHEMA, observe
-from baselines.chunk_selection.heuristics import value_greedy
+from baselines.chunk_selection.heuristics import beam, value_greedy
 from baselines.chunk_selection.tree_search import set_search
 from experiments.chunk_evaluation import token_f1
 from experiments.common import ROOT, run
 from experiments.evidence_training import train
-from experiments.retrieval_pools import Pool, family_of, load_pools, subset
+from experiments.retrieval_pools import Pool, load_pools, subset
 from experiments.retrieval_sets import folds
-from experiments.train_chunk_selection import examples_of
+from experiments.train_chunk_selection import lesson_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
 
-PERCENT_WORTH = 1.0  # of a loss that is 1 % nearer to the best
-MOVES_PRICE = 0.1  # of 1000 moves
+POINTS = 100.0  # what a selection earns that has all of the evidence
+MOVES_PRICE = 0.1  # of 1000 moves, in these points
 EVALUATIONS = 200
 STEPS, RATE, DECAY = 1500, 0.05, 1e-3
 
@@ -56,17 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     budgets = [int(part) for part in options.budgets.split(",")]
+    lessons = [lesson_of(name, load_pools(name, steps=True)) for name in options.sets]
     seen: list[Floats] = []
+    halves: list[int] = []
     earned: dict[str, list[list[float]]] = {name: [] for name in GRID}
-    pools = {name: load_pools(name, steps=True) for name in options.sets}
     for half in (0, 1):
         others, own = [], []
-        for name, each in pools.items():
+        for lesson in lessons:
             # Sets of the same questions have them in the same half.
-            part = folds(len(each), 2)
-            for examples in examples_of(subset(each, part != half), family_of(name)):
-                others += examples
-            own += subset(each, part == half)
+            held = folds(len(lesson.pools), 2) == half
+            others += lesson.without(held)
+            own += subset(lesson.pools, held)
         model = train(others, models=1, seed=half)
         for pool in own:
             for budget in budgets:
@@ -78,19 +79,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     model=model,
                     features=pool.features,
                 )
-                greedy = value_greedy(problem)
-                seen.append(observe(problem, greedy.objective))
-                for name, values in play(pool, problem).items():
-                    earned[name].append(values)
-    states = np.stack(seen)
-    policies = {name: fit(states, np.array(values)) for name, values in earned.items()}
-    for name, played in earned.items():
-        mean = np.array(played)
-        chosen = mean[np.arange(len(mean)), np.argmax(states @ policies[name], axis=1)].mean()
-        fixed = ", ".join(
-            f"{v:g}: {m:.4f}" for v, m in zip(GRID[name], mean.mean(axis=0), strict=True)
+                seen.append(observe(problem, value_greedy(problem).objective))
+                halves.append(half)
+                for name, played in play(pool, problem).items():
+                    earned[name].append(played)
+    states, part = np.stack(seen), np.array(halves)
+    policies = {}
+    for name in GRID:
+        values = np.array(earned[name])
+        tried = held_out(states, values, part)
+        pays = tried.policy - tried.constant > tried.error
+        policies[name] = fit(states, values) if pays else constant(values)
+        always = ", ".join(
+            f"{value:g}: {mean:.4f}"
+            for value, mean in zip(GRID[name], values.mean(axis=0), strict=True)
         )
-        print(f"{name}: agent {chosen:.4f}; always {fixed}", file=sys.stderr, flush=True)
+        print(f"{name}: {tried}; always {always}", file=sys.stderr, flush=True)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "weights": {name: np.round(value, 5).tolist() for name, value in policies.items()},
@@ -98,15 +102,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     replace_file(options.out, (json.dumps(data) + "\n").encode())
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """What is earned on the half of the questions that a policy and a constant were not fitted on.
+
+    `oracle` has the best value of each question; `error` is the standard error of the policy less
+    the constant.
+    """
+
+    policy: float
+    constant: float
+    oracle: float
+    error: float
+
+    def __str__(self) -> str:
+        return (
+            f"policy {self.policy:.4f}, constant {self.constant:.4f}, oracle {self.oracle:.4f},"
+            f" standard error {self.error:.4f}"
+        )
+
+
+def held_out(states: Floats, earned: Floats, part: npt.NDArray[np.int64]) -> HeldOut:
+    """By halves `part` i64[Q] of the states [Q, OBSERVED] and what is earned [Q, values]."""
+    chosen = np.zeros((2, len(states)))
+    for half in (0, 1):
+        own, other = part == half, part != half
+        for row, weights in enumerate((fit(states[other], earned[other]), constant(earned[other]))):
+            best = np.argmax(states[own] @ weights, axis=1)
+            chosen[row, own] = earned[own][np.arange(len(best)), best]
+    policy, fixed = chosen
+    return HeldOut(
+        policy=float(policy.mean()),
+        constant=float(fixed.mean()),
+        oracle=float(earned.max(axis=1).mean()),
+        error=float((policy - fixed).std() / np.sqrt(len(states))),
+    )
+
+
+def constant(earned: Floats) -> Floats:
+    """f64[OBSERVED, values]: the policy of the value that earns most on average."""
+    weights = np.zeros((OBSERVED, earned.shape[1]))
+    weights[0, np.argmax(earned.mean(axis=0))] = 1.0
+    return weights
+
+
 def play(pool: Pool, problem: ChunkSelectionProblem) -> dict[str, list[float]]:
     """What each value of each grid earns on one problem."""
-    greedy = value_greedy(problem)
+    start = min(value_greedy(problem), beam(problem), key=lambda result: result.objective)
     moved = [
-        greedy.objective
-        if moves == 0
-        else IMPROVE(
-            problem, time_limit=0.0, seed=0, start=greedy.solution, moves=int(moves)
-        ).objective
+        IMPROVE(problem, time_limit=0.0, seed=0, start=start.solution, moves=int(moves)).objective
+        if moves
+        else start.objective
         for moves in GRID["moves"]
     ]
     explored = [
@@ -117,23 +163,25 @@ def play(pool: Pool, problem: ChunkSelectionProblem) -> dict[str, list[float]]:
         token_f1(pool, value_greedy(replace(problem, cost_weight=value)).solution.order)
         for value in GRID["cost_weight"]
     ]
-    best = min(*moved, *explored)
-    price = [MOVES_PRICE * moves / 1000 for moves in GRID["moves"]]
     return {
         "moves": [
-            -100 * PERCENT_WORTH * (loss / best - 1) - cost
-            for loss, cost in zip(moved, price, strict=True)
+            -POINTS * loss - MOVES_PRICE * moves / 1000
+            for loss, moves in zip(moved, GRID["moves"], strict=True)
         ],
-        "exploration": [-100 * PERCENT_WORTH * (loss / best - 1) for loss in explored],
+        "exploration": [-POINTS * loss for loss in explored],
         "cost_weight": stopped,
     }
 
 
 def fit(states: Floats, earned: Floats) -> Floats:
     """f64[OBSERVED, values]: the policy that earns most on states [Q, OBSERVED], [Q, values]."""
-    scale = max(float(earned.std()), 1e-9)
-    worth = jnp.asarray((earned - earned.mean(axis=1, keepdims=True)) / scale)
-    given = jnp.asarray(states)
+    # What a question earns with any value says nothing about which to choose.
+    gained = earned - earned.mean(axis=1, keepdims=True)
+    worth = jnp.asarray(gained / max(float(gained.std()), 1e-9))
+    # The first number is always 1, and is no measure.
+    centre, spread = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-6)
+    centre[0], spread[0] = 0.0, 1.0
+    given = jnp.asarray((states - centre) / spread)
     optimizer = optax.adam(RATE)
 
     def loss(weights: jax.Array) -> jax.Array:
@@ -149,7 +197,9 @@ def fit(states: Floats, earned: Floats) -> Floats:
     state = optimizer.init(weights)
     for _ in range(STEPS):
         weights, state = step(weights, state)
-    return np.asarray(weights, dtype=np.float64)
+    found = np.asarray(weights, dtype=np.float64) / spread[:, None]
+    found[0] -= centre @ found
+    return found
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ are one data set; each counts the same, whatever its size. Each question is lear
 and again with texts alone or few candidates, so that the value serves whoever has no embeddings or
 little to choose from; and all that again without titles, where a set has them. The simple questions
 that MuSiQue's are made of are a data set of their own: they have one place, as questions mostly do.
+So are the pseudo-questions of all corpora with titles (`experiments.pseudo_questions`), of half the
+weight.
 """
 
 from __future__ import annotations
@@ -15,19 +17,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from experiments.common import ROOT, run
 from experiments.evidence_training import Example, evidence_of, train
-from experiments.retrieval_pools import TOP, Pool, family_of, load_pools
+from experiments.retrieval_pools import TOP, Pool, family_of, load_pools, load_pseudo_pools
 from games.chunk_selection.value import to_json
 from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 MODELS = 3
 FEWEST = 4  # candidates that are left of a question's
+PSEUDO_WEIGHT = 0.5  # of all pseudo-questions, against a data set
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,11 +52,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples: list[Example] = []
     for name in options.sets:
         pools = load_pools(name, steps=True)
-        for each in examples_of(pools, family_of(name), options.seed):
-            examples += each
-        print(f"{name}: {len(pools)} questions", file=sys.stderr, flush=True)
+        lesson = lesson_of(name, pools, options.seed)
+        examples += lesson.without(np.zeros(len(pools), dtype=np.bool_))
+        print(
+            f"{name}: {len(pools)} questions, {len(lesson.pseudo)} pseudo-questions",
+            file=sys.stderr,
+            flush=True,
+        )
     model = train(examples, models=options.models, seed=options.seed)
     replace_file(options.out, (json.dumps(to_json(model)) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a set has to learn from: its pools and pseudo-pools, and the examples of each."""
+
+    pools: Sequence[Pool]
+    examples: Sequence[Sequence[Example]]
+    pseudo: Sequence[Pool]
+    pseudo_examples: Sequence[Sequence[Example]]
+
+    def without(self, held: npt.NDArray[np.bool_]) -> list[Example]:
+        """Of questions that are not held out, and of pseudo-questions of other passages than the
+        evidence of those that are.
+        """
+        asked = {
+            span
+            for pool, out in zip(self.pools, held, strict=True)
+            for span in pool.question.evidence
+            if out
+        }
+        found = [
+            *(each for each, out in zip(self.examples, held, strict=True) if not out),
+            *(
+                each
+                for each, pool in zip(self.pseudo_examples, self.pseudo, strict=True)
+                if asked.isdisjoint(pool.question.evidence)
+            ),
+        ]
+        return [example for each in found for example in each]
+
+
+def lesson_of(name: str, pools: Sequence[Pool], seed: int = 0) -> Lesson:
+    """Of the set of that name, whose pools are these."""
+    pseudo = load_pseudo_pools(name)
+    made = [
+        [replace(example, weight=PSEUDO_WEIGHT) for example in each]
+        for each in examples_of(pseudo, "pseudo-questions", seed)
+    ]
+    return Lesson(pools, examples_of(pools, family_of(name), seed), pseudo, made)
 
 
 def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[list[Example]]:

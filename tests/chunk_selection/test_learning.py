@@ -13,7 +13,7 @@ from selection_instances import random_problem
 from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
 from experiments import evidence_training
 from experiments.evidence_training import Example, layout_of, totals, train
-from experiments.train_chunk_configuration import fit
+from experiments.train_chunk_configuration import constant, fit, held_out
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.features import make_features
 from games.chunk_selection.value import (
@@ -138,3 +138,18 @@ def test_agent_learns_what_pays():
     earned = np.stack([np.zeros(200), states[:, 3]], axis=1)
     chosen = np.argmax(states @ fit(states, earned), axis=1)
     assert (chosen == (states[:, 3] > 0)).mean() > 0.95
+
+
+def test_held_out_questions_judge_policies():
+    draw = np.random.default_rng(0)
+    states = np.concatenate([np.ones((400, 1)), draw.normal(size=(400, OBSERVED - 1))], axis=1)
+    part = np.arange(400) % 2
+    learnable = np.stack([np.full(400, 0.1), states[:, 3]], axis=1)
+    found = held_out(states, learnable, part)
+    best = float(learnable.max(axis=1).mean())
+    assert found.constant < found.policy - 5 * found.error
+    assert found.policy < found.oracle == best
+    chance = np.stack([np.full(400, 0.5), draw.normal(size=400)], axis=1)
+    found = held_out(states, chance, part)
+    assert found.policy - found.constant < 2 * found.error
+    assert (np.argmax(states @ constant(learnable), axis=1) == 0).all()

@@ -16,10 +16,12 @@ import pytest
 from compiler_rl.retrieval import reciprocal_rank
 from experiments import chunk_evaluation as measures
 from experiments.evidence_training import evidence_of
+from experiments.pseudo_questions import pseudo_questions
 from experiments.retrieval_pools import Pool, family_of, load_sets
 from experiments.retrieval_sets import (
     Passage,
     Question,
+    QuestionSet,
     Span,
     folds,
     load,
@@ -29,7 +31,7 @@ from experiments.retrieval_sets import (
     touched,
     windows,
 )
-from experiments.train_chunk_selection import examples_of
+from experiments.train_chunk_selection import Lesson, examples_of
 from games.chunk_selection.chunk import Chunk
 from hlo_frontend.errors import InputError
 
@@ -97,6 +99,56 @@ def test_examples_with_and_without_titles():
     assert [len(each) for each in examples_of([bare], "set")] == [2]
     (found,) = examples_of([replace(bare, steps=(pool,))], "set")
     assert [example.group for example in found] == ["set"] * 2 + ["set, steps"] * 4
+
+
+class Lengths:
+    """An encoder for which texts of a length are alike."""
+
+    def encode(self, texts):
+        lengths = np.array([len(text) for text in texts], dtype=np.float64)
+        return np.stack([np.cos(lengths / 99), np.sin(lengths / 99)], axis=1)
+
+
+def towns(titled: bool = True) -> QuestionSet:
+    """Each town's text names the next one."""
+    names = [f"Town{letter}" for letter in "abcdefghijklmnopqrst"]
+    passages = tuple(
+        Passage(
+            f"{name} has a market, a bridge and {i} mills. A road leads from there to {after}.",
+            f"{name} (town)" if titled else "",
+            Span(name, 0, 1),
+        )
+        for i, (name, after) in enumerate(pairwise([*names, "nowhere"]))
+    )
+    return QuestionSet("towns", passages, ())
+
+
+def test_pseudo_questions_follow_links():
+    given = towns()
+    made = pseudo_questions(given, Lengths())
+    assert made.passages == given.passages
+    hops = [question for question in made.questions if question.id.startswith("hops")]
+    compared = [question for question in made.questions if question.id.startswith("comparison")]
+    assert len(hops) == 19
+    for question in hops:
+        first, second = (span.document for span in question.evidence)
+        assert ord(second[-1]) == ord(first[-1]) + 1
+        assert second not in question.text
+    assert len(compared) == 20
+    for question in compared:
+        assert all(span.document in question.text for span in question.evidence)
+    assert pseudo_questions(given, Lengths()) == made
+    assert pseudo_questions(towns(titled=False), Lengths()).questions == ()
+
+
+def test_held_out_questions_hold_out_pseudo_questions():
+    asked = [Question(name, "?", (Span(name, 0, 1),)) for name in "ab"]
+    made = [Question(f"{a}{b}", "?", (Span(a, 0, 1), Span(b, 0, 1))) for a, b in ("ac", "bc", "cd")]
+    pools, pseudo = ([Pool(each, (), (), None) for each in some] for some in (asked, made))
+    names = [[[question.id] for question in some] for some in (asked, made)]
+    lesson = Lesson(pools, names[0], pseudo, names[1])
+    assert lesson.without(np.array([True, False])) == ["b", "bc", "cd"]
+    assert lesson.without(np.array([False, False])) == ["a", "b", "ac", "bc", "cd"]
 
 
 def test_touched_counts_spans():
