@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     results = Results(chosen.out, NAME)
     sets = named_sets(chosen.sets)
-    bench = _Bench({name: path for name, path, _ in sets}, chosen.models)
+    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
     for name, budget in ((name, budget) for name, _, budgets in sets for budget in budgets):
         config = {
             "set": name,
@@ -119,7 +119,7 @@ def _named(text: str) -> tuple[str, str, list[int]]:
     return name, path, [int(size) for size in sizes]
 
 
-class _Bench:
+class Bench:
     """Pools of all sets, and the values trained for them when they are needed."""
 
     def __init__(self, paths: dict[str, str], models: Path | None) -> None:
@@ -129,21 +129,24 @@ class _Bench:
         self._lessons: dict[str, Lesson] = {}
 
     def pools(self, name: str) -> list[Pool]:
+        """The questions of a set with their candidates."""
         if name not in self._pools:
             self._pools[name] = load_pools(self.paths[name], steps=True)
         return self._pools[name]
 
     def family(self, name: str) -> str:
+        """The data set that a set is of."""
         return family_of(self.paths[name])
 
     def fold(self, name: str) -> np.ndarray:
+        """i64[Q]: the fold of each question."""
         # The same question has the same fold however its documents are cut.
         return folds(len(self.pools(name)), FOLDS)
 
-    def model(self, held_out: int | str) -> EvidenceModel:
+    def model(self, held_out: int | str, seed: int = 0) -> EvidenceModel:
         """Trained without a fold, or without a family."""
         label = held_out if isinstance(held_out, int) else Path(held_out).name
-        path = self._folder / f"without-{label}.json"
+        path = self._folder / f"without-{label}-{seed}.json"
         if path.exists():
             return load_model(path)
         examples: list[Example] = []
@@ -154,7 +157,7 @@ class _Bench:
                 self._lessons[name] = lesson_of(self.paths[name], self.pools(name))
             examples += self._lessons[name].without(self.fold(name) == held_out)
         print(f"training without {label}: {len(examples)} examples", file=sys.stderr, flush=True)
-        model = train(examples, models=MODELS, seed=0)
+        model = train(examples, models=MODELS, seed=seed)
         self._folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(to_json(model)).encode())
         return model
@@ -174,8 +177,8 @@ class _Bench:
         drawn = np.random.default_rng(0).permutation(len(pools))[: config["questions"]]
         for number, index in enumerate(sorted(drawn.tolist())):
             pool, part = pools[index], int(fold[index])
-            problem, seconds = _timed(partial(_problem, pool, budget, self.model(part)))
-            make = partial(_problem, pool, budget, features=problem.features)
+            problem, seconds = _timed(partial(problem_of, pool, budget, self.model(part)))
+            make = partial(problem_of, pool, budget, features=problem.features)
             for method, selector in UNTUNED.items():
                 rows.setdefault(method, []).append(measured(pool, problem, selector, seconds))
             for method, grid in GRIDS.items():
@@ -211,13 +214,14 @@ class _Bench:
         }
 
 
-def _problem(
+def problem_of(
     pool: Pool,
     budget: int,
     model: EvidenceModel,
     cost_weight: float = 0.0,
     features: Features | None = None,
 ) -> ChunkSelectionProblem:
+    """A question under a budget, with that value."""
     return make_problem(
         pool.question.text,
         pool.chunks,

@@ -1,0 +1,100 @@
+"""Chunk selection on a data set that was left out of training, over several trainings.
+
+    python -m experiments.bench_chunk_transfer NAME=PATH[+PATH...][:CUT]@BUDGETS ... [--seeds 3]
+
+Recall of `select`, or of windows the spans of which a part is there: `in-domain` by a value that
+has not seen the question, but others of its data set; `zero-shot` by one that has seen nothing of
+its data set. Sets with a common first path are one data set. One training moves a figure by as much
+as what is asked here, so that the mean over trainings counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean
+
+from compiler_rl.select import find
+from experiments.bench_chunk_selection import FOLDS, Bench, named_sets, problem_of
+from experiments.chunk_evaluation import measured
+from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
+from experiments.train_chunk_selection import MODELS
+
+NAME = "chunk_transfer"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures what is not in the results file yet, and prints the report."""
+    options = parser(__doc__, RESULTS / "chunk_transfer.json", time_limit=5.0)
+    options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
+    options.add_argument("--models", type=Path, help="folder to keep the trained values in")
+    chosen = options.parse_args(arguments)
+    results = Results(chosen.out, NAME)
+    sets = named_sets(chosen.sets)
+    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    for seed in range(chosen.seeds):
+        for name, path, budgets in sets:
+            for budget in budgets:
+                config = {
+                    "set": name,
+                    "budget": budget,
+                    "cut": path.partition(":")[2],
+                    "folds": FOLDS,
+                    "models": MODELS,
+                    "seed": seed,
+                }
+                results.measure(config, partial(_measure, bench, config))
+    results.write_report(report(results))
+
+
+def _measure(bench: Bench, config: Cell) -> Cell:
+    """The mean recall of both kinds of values over all questions of a set."""
+    name, seed = config["set"], config["seed"]
+    key = "touched" if config["cut"] else "recall"
+    within, without = [], []
+    away = bench.model(bench.family(name), seed)
+    for pool, part in zip(bench.pools(name), bench.fold(name).tolist(), strict=True):
+        own = problem_of(pool, config["budget"], bench.model(part, seed))
+        other = problem_of(pool, config["budget"], away, features=own.features)
+        within.append(measured(pool, own, find)[key])
+        without.append(measured(pool, other, find)[key])
+    return {"questions": len(within), "in_domain": mean(within), "zero_shot": mean(without)}
+
+
+def report(results: Results) -> str:
+    """The table under a heading."""
+    return "\n\n".join(["# Recall on a data set that was left out of training", table(results)])
+
+
+def table(results: Results) -> str:
+    """A row a set and budget: the mean over trainings, with the least and the largest."""
+    rows = []
+    columns: dict[str, list[dict[str, float]]] = {}
+    for cell in results.cells:
+        config = cell["config"]
+        columns.setdefault(f"{config['set']} @{config['budget']}", []).append(cell["result"])
+    for name, found in columns.items():
+        lost = [each["in_domain"] - each["zero_shot"] for each in found]
+        rows.append(
+            [
+                name,
+                f"{found[0]['questions']}",
+                f"{len(found)}",
+                *(
+                    f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+                    for values in (
+                        [each["in_domain"] for each in found],
+                        [each["zero_shot"] for each in found],
+                        lost,
+                    )
+                ),
+            ]
+        )
+    header = ["set", "questions", "trainings", "in-domain", "zero-shot", "lost"]
+    return markdown_table(header, rows)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
