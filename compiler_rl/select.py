@@ -54,6 +54,7 @@ class Trace:
         taken: a reason for each chunk, in the order of the context.
         nearly_taken: the best of what was left out.
         budget, used, unused: tokens.
+        cost_weight: price of the whole budget.
         recall: expected share of the evidence that is in the context.
         all_found: probability that all of it is.
         loss, bound: the objective, and what no selection is below.
@@ -69,6 +70,7 @@ class Trace:
     budget: int
     used: int
     unused: int
+    cost_weight: float
     recall: float
     all_found: float
     loss: float
@@ -193,6 +195,7 @@ def select(
         budget=problem.budget,
         used=used,
         unused=problem.budget - used,
+        cost_weight=problem.cost_weight,
         recall=value.recall,
         all_found=value.all_found,
         loss=value.loss,

@@ -36,7 +36,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
     evaluations: int = EVALUATIONS
     position_weights: list[float] | None = None
     all_weight: float = ALL_WEIGHT
-    cost_weight: float = 0.0
+    cost_weight: float | None = 0.0
     score_key: str = "score"
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")

@@ -32,7 +32,9 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
         default=None, description="how well each position of the context is read"
     )
     all_weight: float = Field(default=ALL_WEIGHT, description="worth of having all evidence")
-    cost_weight: float = Field(default=0.0, description="price of the whole budget")
+    cost_weight: float | None = Field(
+        default=0.0, description="price of the whole budget; by the configuration agent if None"
+    )
 
     @classmethod
     def class_name(cls) -> str:

@@ -56,8 +56,11 @@ def select_chunks(
         Path | None, typer.Option(help="JSON list: the query by the chunks' embedding model.")
     ] = None,
     cost_weight: Annotated[
-        float, typer.Option(help="Price of the whole budget; above 0 it may stay unused.")
-    ] = 0.0,
+        str,
+        typer.Option(
+            help="Price of the whole budget; above 0 it may stay unused; `auto`: by the question."
+        ),
+    ] = "0",
     position_weights: Annotated[
         str | None,
         typer.Option(help="How well each position is read, as in 1,0.5,0.8; falling if not given."),
@@ -83,13 +86,13 @@ def select_chunks(
             given,
             budget,
             query_embedding=asked,
-            cost_weight=cost_weight,
+            cost_weight=_price(cost_weight),
             position_weights=weights,
             seed=seed,
             time_limit=time_limit,
         )
     problem = problem_of(
-        query, given, budget, query_embedding=asked, cost_weight=cost_weight, notes=[]
+        query, given, budget, query_embedding=asked, cost_weight=found.trace.cost_weight, notes=[]
     )
     rows = _rows(found)
     faults = validator.validate_rows(problem, rows, found.trace.loss)
@@ -113,6 +116,15 @@ def select_chunks(
     _print(found)
     if faults:
         raise RuntimeError(f"the selection is not valid: {faults[0]}")
+
+
+def _price(text: str) -> float | None:
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--cost-weight {text}: expected a number, or auto") from None
 
 
 def _numbers(text: str) -> list[float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baselines.chunk_selection.configuration import GRID
 from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk, count_tokens, make_chunks, read_jsonl
 from hlo_frontend.errors import InputError
@@ -80,7 +81,9 @@ def test_a_price_of_tokens_leaves_budget_unused():
 def test_the_agent_sets_the_price_of_tokens():
     by_agent = select(QUERY, TEXTS, 120, cost_weight=None)
     assert by_agent.trace.used <= select(QUERY, TEXTS, 120).trace.used
-    assert by_agent.chunks == select(QUERY, TEXTS, 120, cost_weight=None).chunks
+    price = by_agent.trace.cost_weight
+    assert price in GRID["cost_weight"]
+    assert by_agent.chunks == select(QUERY, TEXTS, 120, cost_weight=price).chunks
 
 
 def test_more_candidates_than_are_looked_at():
@@ -277,7 +280,7 @@ def test_command_from_file_to_file(tmp_path):
     done = run(
         *("select", "--query", QUERY, "--chunks", given, "--budget", "45"),
         *("--out", files["out.jsonl"], "--json", files["report.json"]),
-        *("--plot", files["picture.svg"]),
+        *("--plot", files["picture.svg"], "--cost-weight", "auto"),
     )
     assert done.returncode == 0, done.stderr
     assert "[0]" in done.stdout
@@ -287,6 +290,7 @@ def test_command_from_file_to_file(tmp_path):
     assert all(TEXTS[chunk.metadata["n"]] == chunk.text for chunk in chosen)
     report = json.loads(files["report.json"].read_text())
     assert report["validated"] is True
+    assert report["cost_weight"] in GRID["cost_weight"]
     assert [row["id"] for row in report["taken"]] == [chunk.id for chunk in chosen]
     assert files["picture.svg"].read_text().startswith("<?xml")
 
@@ -294,11 +298,16 @@ def test_command_from_file_to_file(tmp_path):
 def test_command_says_in_one_line_what_is_wrong(tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_bytes(b'{"id": "a", "text": "caf\xe9"}\n')
+    good = write(tmp_path / "good.jsonl", [{"id": "a", "text": "x"}])
     cases = {
         "not UTF-8": ("--chunks", bad, "--budget", "10"),
         "no folder": (
-            *("--chunks", write(tmp_path / "good.jsonl", [{"id": "a", "text": "x"}])),
-            *("--budget", "10", "--out", tmp_path / "none" / "out.jsonl"),
+            *("--chunks", good, "--budget", "10"),
+            *("--out", tmp_path / "none" / "out.jsonl"),
+        ),
+        "expected a number, or auto": (
+            *("--chunks", good, "--budget", "10"),
+            *("--cost-weight", "much"),
         ),
     }
     for words, options in cases.items():
