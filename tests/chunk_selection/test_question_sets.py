@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from compiler_rl.retrieval import reciprocal_rank
+from experiments import bench_chunk_transfer
 from experiments import chunk_evaluation as measures
+from experiments.common import Results
 from experiments.evidence_training import evidence_of
 from experiments.pseudo_questions import pseudo_questions
 from experiments.retrieval_pools import Pool, family_of, load_sets
@@ -434,3 +436,14 @@ def test_shared_sets(path, questions, evidence):
     assert len(found.questions) == questions
     assert sum(len(question.evidence) for question in found.questions) == evidence
     assert all(recall(question, found.passages) > 0.99 for question in found.questions[::7])
+
+
+def test_transfer_is_the_mean_over_trainings(tmp_path):
+    results = Results(tmp_path / "chunk_transfer.json", bench_chunk_transfer.NAME)
+    for seed, (own, away) in enumerate([(0.75, 0.5), (0.5, 0.5)]):
+        found = {"questions": 8, "in_domain": own, "zero_shot": away}
+        results.measure({"set": "facts", "budget": 64, "seed": seed}, lambda found=found: found)
+    row = bench_chunk_transfer.table(results).splitlines()[-1]
+    assert row.split(" | ")[0].endswith("facts @64")
+    assert "| 8 | 2 | 0.625 (0.500 to 0.750) | 0.500 (0.500 to 0.500)" in row
+    assert "| 0.125 (0.000 to 0.250) |" in row
