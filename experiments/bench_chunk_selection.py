@@ -155,7 +155,9 @@ class Bench:
                 continue
             if name not in self._lessons:
                 self._lessons[name] = lesson_of(self.paths[name], self.pools(name))
-            examples += self._lessons[name].without(self.fold(name) == held_out)
+            # Without a family, nothing of the others is held out.
+            fold = -1 if isinstance(held_out, str) else held_out
+            examples += self._lessons[name].without(self.fold(name) == fold)
         print(f"training without {label}: {len(examples)} examples", file=sys.stderr, flush=True)
         model = train(examples, models=MODELS, seed=seed)
         self._folder.mkdir(parents=True, exist_ok=True)
