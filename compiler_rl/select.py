@@ -130,7 +130,7 @@ def select(
         position_weights: how well each position of the context is read; the first is best if None.
         all_weight: worth of having all of the evidence, against that of each share of it.
         cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens. None
-            leaves it to the configuration agent.
+            leaves it to the configuration agent, which never leaves everything out.
         model: the learned value; the one of the package if None.
         seed: the same input, seed and moves give the same answer.
         moves: of local search; by the configuration agent if None.
@@ -160,7 +160,9 @@ def select(
     )
     if cost_weight is None:
         settings = configure(problem, value_greedy(problem).objective)
-        problem = replace(problem, cost_weight=settings.cost_weight)
+        priced = replace(problem, cost_weight=settings.cost_weight)
+        # The agent learned from dozens of chunks; with few its price may leave nothing.
+        problem = priced if value_greedy(priced).solution.order else problem
     outcome = find(problem, seed=seed, moves=moves, time_limit=time_limit)
     selection, method = outcome.solution, outcome.method
     spent = int(outcome.detail["evaluations"])

@@ -86,6 +86,11 @@ def test_the_agent_sets_the_price_of_tokens():
     assert by_agent.chunks == select(QUERY, TEXTS, 120, cost_weight=price).chunks
 
 
+def test_the_agents_price_leaves_something():
+    two = ["The Clara flows past Torsby.", "Torsby lies in Sweden."]
+    assert select("Which river flows past Torsby?", two, 12, cost_weight=None).chunks
+
+
 def test_more_candidates_than_are_looked_at():
     many = [*TEXTS, *(f"Note {i}\nNothing that matters is in note number {i}." for i in range(90))]
     chunks, trace = select(QUERY, many, 60)
