@@ -57,11 +57,11 @@ def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch,
     monkeypatch.setattr(portfolio, "Worker", search)
     monkeypatch.setattr(portfolio, "SEARCH_START", 0.1)
     monkeypatch.setattr(solvers, "IMPROVE", improve)
-    found = solve(problem, time_limit=1.0, workers=workers, agent="none")
+    found = solve(problem, time_limit=4.0, workers=workers, agent="none")
     heuristics = [each(problem, time_limit=1) for each in solvers.HEURISTICS.values()]
     best = min(heuristics, key=lambda each: each.objective)
     (_, seconds, first), *others = started
-    assert seconds > 0.5
+    assert seconds > 1.0  # heuristics take their time on a busy machine
     assert GAME.objective(problem, first) == best.objective
     assert len(others) == workers - 1
     optimum = solvers.EXACT.solve(problem, time_limit=10, seed=0).objective
@@ -71,4 +71,4 @@ def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch,
         assert all(GAME.objective(problem, start) == optimum for *_, start in others)
     else:
         assert found.objective == best.objective
-        assert all(seconds < 0.7 for _, seconds, _ in others)
+        assert all(seconds < 2.8 for _, seconds, _ in others)
