@@ -2,10 +2,11 @@
 
     python -m experiments.train_chunk_configuration SET ... [--budgets 256,512,1024] [--out FILE]
 
-Every value of each grid is played on every question, with a learned value that was trained on the
-other half of the questions. The policies are linear softmaxes, trained to maximise what they are
-expected to earn: a low loss, less a price for moves; token-F1 for the price of tokens. A policy
-gives way to the best constant if it does not earn more on questions that neither was fitted on.
+Every value of each grid is played on every question, and again with some of its candidates alone,
+with a learned value that was trained on the other half of the questions. The policies are linear
+softmaxes, trained to maximise what they are expected to earn: a low loss, less a price for moves;
+token-F1 for the price of tokens. A policy gives way to the best constant if it does not earn more
+on questions that neither was fitted on.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from baselines.chunk_selection.tree_search import set_search
 from experiments.chunk_evaluation import token_f1
 from experiments.common import ROOT, run
 from experiments.evidence_training import train
-from experiments.retrieval_pools import Pool, load_pools, subset
+from experiments.retrieval_pools import TOP, Pool, load_pools, subset
 from experiments.retrieval_sets import folds
-from experiments.train_chunk_selection import lesson_of
+from experiments.train_chunk_selection import FEWEST, lesson_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.files import replace_file
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seen: list[Floats] = []
     halves: list[int] = []
     earned: dict[str, list[list[float]]] = {name: [] for name in GRID}
+    draw = np.random.default_rng(0)
     for half in (0, 1):
         others, own = [], []
         for lesson in lessons:
@@ -69,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             others += lesson.without(held)
             own += subset(lesson.pools, held)
         model = train(others, models=1, seed=half)
-        for pool in own:
+        few = [
+            pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
+            for pool in own
+        ]
+        for pool in own + few:
             for budget in budgets:
                 problem = make_problem(
                     pool.question.text,

@@ -28,7 +28,7 @@ SCHEMA = "compiler-rl/configuration-agent/1"
 GRID: dict[str, tuple[float, ...]] = {
     "moves": (0, 300, 1000, 3000),
     "exploration": (0.1, 0.3, 1.0),
-    "cost_weight": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "cost_weight": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
 }
 OBSERVED = 8
 

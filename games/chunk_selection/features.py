@@ -100,7 +100,7 @@ def make_features(
     if len(scores) == len(chunks):
         score = np.array(scores)
     else:
-        score = sum((1.0 / (60.0 + 1.0 + _rank(channel)) for channel in channels), np.zeros(1))
+        score = sum((1.0 / (60.0 + 1.0 + rank_of(channel)) for channel in channels), np.zeros(1))
     candidate = _candidate(texts, chunks, dense, score, similarity)
     query_row = np.array(
         [
@@ -143,7 +143,7 @@ def _unit(vectors: Floats) -> Floats:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _rank(scores: Floats) -> Floats:
+def rank_of(scores: Floats) -> Floats:
     """f64[N]: 0 for the best; ties share the mean, so that the order given does not matter."""
     higher = (scores[None, :] > scores[:, None] + 1e-12).sum(axis=1)
     equal = (np.abs(scores[None, :] - scores[:, None]) <= 1e-12).sum(axis=1)
@@ -156,7 +156,7 @@ def _spread(scores: Floats) -> Floats:
 
 
 def _log_rank(scores: Floats) -> Floats:
-    return np.log1p(_rank(scores)) / 2.0
+    return np.log1p(rank_of(scores)) / 2.0
 
 
 def _strength(score: Floats, dense: Floats, bm25: Floats) -> Floats:

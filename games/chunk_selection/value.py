@@ -1,11 +1,14 @@
 """The learned value: a probability for each small set of candidates that it is the evidence.
 
-    log P(G) = b(|G|) + sum of u(i) for i in G + sum of w(i, j) for pairs in G - log Z
+    log P(G) = b(|G|) + sum of u(i) - RETRIEVER log(1 + rank of i) for i in G
+               + sum of w(i, j) for pairs in G - log Z
 
 over hypotheses G of up to MOST candidates; u and w are small networks on the features of a
-candidate and of a pair, b is linear in those of the query. What a selection is worth follows by
-expectation over G (`solution.py`), so it is not additive: a second hop is worth little without the
-first. The weights come from `python -m experiments.train_chunk_selection`.
+candidate and of a pair, b is linear in those of the query. They are learned without the term of the
+retriever's rank. That comes in afterwards, because what they know is of other data sets than the
+query's. What a selection is worth follows by expectation over G (`solution.py`), so it is not
+additive: a second hop is worth little without the first. The weights come from
+`python -m experiments.train_chunk_selection`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
+from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features, rank_of
 from hlo_frontend.errors import InputError
 
 Floats = npt.NDArray[np.float64]
@@ -32,6 +35,7 @@ SCHEMA = "compiler-rl/evidence-model/1"
 MOST = 4  # candidates in a hypothesis
 TRIPLES, QUADS = 18, 11  # of so many best candidates
 KEPT = 768  # hypotheses of a query; the others together are too improbable to matter
+RETRIEVER = 0.3  # more is better on new data sets, and worse on those that were learned from
 NOBODY = -1
 
 
@@ -68,6 +72,7 @@ class EvidenceModel:
     def hypotheses(self, features: Features) -> Hypotheses:
         """The most probable hypotheses of a query, by the mean of the ensemble."""
         unary, pair, size = self.scores(features)
+        unary -= RETRIEVER * np.log1p(rank_of(features.score))
         members = enumerate_sets(unary.mean(axis=0))
         probability = np.mean(
             [

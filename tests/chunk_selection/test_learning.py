@@ -18,6 +18,7 @@ from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.features import make_features
 from games.chunk_selection.value import (
     MOST,
+    RETRIEVER,
     default_model,
     enumerate_sets,
     from_json,
@@ -68,6 +69,27 @@ def test_probabilities_are_probabilities():
     assert 0 < found.probability.sum() <= 1 + 1e-9
     assert (np.diff(found.probability) <= 1e-12).all()
     assert found.members[:, 0].min() >= 0
+
+
+def test_a_value_that_knows_nothing_follows_the_retriever():
+    """Chances of single candidates are as their ranks: (1 + rank) to the power -RETRIEVER."""
+    size = 12
+    problem = random_problem(3, size=size)
+    known = default_model()
+    candidate, pair = (
+        {name: value if name == "scale" else np.zeros_like(value) for name, value in part.items()}
+        for part in (known.candidate, known.pair)
+    )
+    nothing = replace(known, candidate=candidate, pair=pair)
+    scores = np.arange(float(size))  # the last candidate is the retriever's first
+    found = nothing.hypotheses(replace(problem.features, score=scores))
+    chance = {
+        tuple(m for m in row if m >= 0): p
+        for row, p in zip(found.members.tolist(), found.probability, strict=True)
+    }
+    for candidate in range(size - 1):
+        ratio = chance[candidate,] / chance[size - 1,]
+        assert ratio == pytest.approx((size - candidate) ** -RETRIEVER)
 
 
 @pytest.mark.slow
