@@ -6,8 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from games.power_control.rules import IN_FLIGHT, Observation
+
+Array = jax.Array | npt.NDArray[Any]
 
 RUNGS = 4
 NEVER = 9.0  # a threshold that no reading reaches
@@ -27,11 +31,11 @@ class Ladder(NamedTuple):
         release: f32[] 1 for a release at once.
     """
 
-    up: jax.Array
-    down: jax.Array
-    dwell: jax.Array
-    actions: jax.Array
-    release: jax.Array
+    up: Array
+    down: Array
+    dwell: Array
+    actions: Array
+    release: Array
 
 
 class LadderState(NamedTuple):
@@ -51,12 +55,13 @@ def ladder(
     spare = RUNGS - count
     down = [high - low for high, low in zip(up, gaps, strict=True)]
     last = actions[-1] if actions else ground
+    # NumPy's, because some are made on import, and JAX's arrays would start its devices there.
     return Ladder(
-        up=jnp.asarray([*up, *[NEVER] * spare], jnp.float32),
-        down=jnp.asarray([*down, *[NEVER] * spare], jnp.float32),
-        dwell=jnp.asarray([*(dwell or [0] * count), *[0] * spare], jnp.int32),
-        actions=jnp.asarray([ground, *actions, *[last] * spare], jnp.int32),
-        release=jnp.float32(release),
+        up=np.array([*up, *[NEVER] * spare], np.float32),
+        down=np.array([*down, *[NEVER] * spare], np.float32),
+        dwell=np.array([*(dwell or [0] * count), *[0] * spare], np.int32),
+        actions=np.array([ground, *actions, *[last] * spare], np.int32),
+        release=np.array(release, np.float32),
     )
 
 
@@ -109,4 +114,4 @@ def act(
     gentle = jnp.where(policy.release < 1, jnp.maximum(held, state.rung - 1), held)
     rung = jnp.where(falls, gentle, climbed)
     since = jnp.where(rung == state.rung, state.since + 1, 0)
-    return LadderState(rung, since, reading), policy.actions[rung]
+    return LadderState(rung, since, reading), jnp.asarray(policy.actions)[rung]

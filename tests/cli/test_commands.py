@@ -40,6 +40,16 @@ def mapped(tmp_path_factory) -> Path:
     return folder
 
 
+def test_imports_start_no_devices():
+    """Devices are chosen in `main`; what starts them on import takes that choice away."""
+    code = (
+        "import compiler_rl.cli, compiler_rl.select, compiler_rl.sharding\n"
+        "from jax._src import xla_bridge\n"
+        "assert not xla_bridge.backends_are_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
+
+
 def test_report_has_the_promised_keys(mapped):
     report = json.loads((mapped / "m.json").read_text())
     assert report["game"] == "memory_mapping"
