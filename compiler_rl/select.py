@@ -161,7 +161,7 @@ def select(
     if cost_weight is None:
         settings = configure(problem, value_greedy(problem).objective)
         priced = replace(problem, cost_weight=settings.cost_weight)
-        # The agent learned from dozens of chunks; with few its price may leave nothing.
+        # With few chunks the value is too unsure of all of them, and a price may leave nothing.
         problem = priced if value_greedy(priced).solution.order else problem
     outcome = find(problem, seed=seed, moves=moves, time_limit=time_limit)
     selection, method = outcome.solution, outcome.method
