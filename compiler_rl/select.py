@@ -33,7 +33,6 @@ from games.chunk_selection.value import EvidenceModel
 from hlo_frontend.errors import InputError
 
 CANDIDATES = 64  # more than that, and the retriever's best are looked at
-EVALUATIONS = 200  # of a reranker
 
 
 class Reranker(Protocol):
@@ -106,7 +105,7 @@ def select(
     tokenizer: CountTokens | None = None,
     query_embedding: npt.ArrayLike | None = None,
     reranker: Reranker | Callable[[str, Sequence[Chunk]], float] | None = None,
-    evaluations: int = EVALUATIONS,
+    evaluations: int | None = None,
     position_weights: Sequence[float] | None = None,
     all_weight: float = ALL_WEIGHT,
     cost_weight: float | None = 0.0,
@@ -126,7 +125,8 @@ def select(
         query_embedding: by the model of the chunks' embeddings, if they have any.
         reranker: judges whole contexts; the search is then for its score, from the learned value's
             choice, and never ends below it by that score.
-        evaluations: cap on contexts that the reranker sees.
+        evaluations: cap on contexts that the reranker sees; by the configuration agent if None,
+            at most 200.
         position_weights: how well each position of the context is read; the first is best if None.
         all_weight: worth of having all of the evidence, against that of each share of it.
         cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens. None
@@ -170,14 +170,15 @@ def select(
         selection = arranged(problem, selection, position_weights)
     else:
         start = arranged(problem, selection, position_weights)
+        settings = configure(problem, outcome.objective)
         found = set_search(
             problem,
             score=batched(reranker, problem),
-            evaluations=evaluations,
+            evaluations=settings.evaluations if evaluations is None else evaluations,
             ordered=True,
             starts=[start.order],
             cost=problem.cost_weight,
-            exploration=configure(problem, outcome.objective).exploration,
+            exploration=settings.exploration,
             time_limit=np.inf if time_limit is None else time_limit,
         )
         spent = int(found.detail["evaluations"])

@@ -2,16 +2,20 @@
 
 The problems are those of a game's generator that are never trained on. Each agent (a weight file of
 `compiler-rl train`) plays by its policy alone, greedily and as the best of 32 games with noise, and
-with search; `portfolio` is `solve()` with the shipped agent, without an exact solver. What JAX and
-numba compile is not counted, except where `solve()` starts a process for search: that is in its
-time. A batch of games that has begun is played to its end, so the seconds are beside the gaps.
+with search; `portfolio` is `solve()` with the shipped agent, without an exact solver: with two
+threads, or one, so that seconds are those of the processor as for the other methods; without local
+search it is the better of the heuristics and the first agent's `search_with`. What JAX and numba
+compile is not counted, except where `solve()` starts a process for search: that is in its time. A
+batch of games that has begun is played to its end, so the seconds are beside the gaps.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +24,7 @@ from typing import Any, Literal
 
 from compiler_rl.agent.config import Config
 from compiler_rl.agent.evaluation import BATCH
-from compiler_rl.agent.sampling import Player
+from compiler_rl.agent.sampling import Player, search_with
 from compiler_rl.agent.weights import Agent, load, new_agent, shape_of
 from compiler_rl.solve import solve
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
@@ -75,8 +79,10 @@ def _methods(game: Game, agents: dict[str, Agent]) -> Iterator[tuple[str, Method
     yield "best heuristic", partial(_heuristic, solvers)
     yield "annealing", _baseline(solvers.BASELINES["annealing"] if exact else solvers.IMPROVE)
     yield "cp_sat", _baseline(solvers.BASELINES[exact] if exact else solvers.EXACT.solve)
-    yield "portfolio, no agent", partial(_portfolio, "none")
-    yield "portfolio", partial(_portfolio, "default")
+    yield "portfolio, no agent", partial(_portfolio, "none", 2)
+    yield "portfolio", partial(_portfolio, "default", 2)
+    yield "portfolio, one thread", partial(_portfolio, "default", 1)
+    yield "portfolio, no local search", _Searched(next(iter(agents.values())), solvers)
     for name, agent in agents.items():
         yield f"{name}, greedy", _Played(agent, 1, batch=1)
         yield f"{name}, best of {BATCH}", _Played(agent, 1)
@@ -108,6 +114,30 @@ class _Played:
         )
 
 
+class _Searched:
+    """Heuristics, then the agent's policy and search; compiled as in `_Played`."""
+
+    def __init__(self, agent: Agent, solvers: Any) -> None:
+        self.agent = agent
+        self.solvers = solvers
+        self.compiled: int | None = None
+
+    def __call__(self, problem: Any, time_limit: float, seed: int) -> Result[Any]:
+        if self.compiled != id(problem):
+            self._search(problem, 0.0, seed)
+            self.compiled = id(problem)
+        started = time.perf_counter()
+        found = _heuristic(self.solvers, problem, time_limit, seed)
+        left = max(time_limit - (time.perf_counter() - started), 0.0)
+        best = min(found, self._search(problem, left, seed), key=lambda result: result.objective)
+        return replace(best, wall_s=time.perf_counter() - started)
+
+    def _search(self, problem: Any, time_limit: float, seed: int) -> Result[Any]:
+        return search_with(
+            self.agent, problem, time_limit=time_limit, simulations=SIMULATIONS, seed=seed
+        )
+
+
 def _heuristic(solvers: Any, problem: Any, time_limit: float, seed: int) -> Result[Any]:
     found = [
         heuristic(problem, time_limit=time_limit, seed=seed)
@@ -120,8 +150,8 @@ def _baseline(solver: Any) -> Method:
     return lambda problem, limit, seed: solver(problem, time_limit=limit, seed=seed)
 
 
-def _portfolio(agent: str, problem: Any, time_limit: float, seed: int) -> Result[Any]:
-    return solve(problem, time_limit=time_limit, seed=seed, agent=agent)
+def _portfolio(agent: str, workers: int, problem: Any, time_limit: float, seed: int) -> Result[Any]:
+    return solve(problem, time_limit=time_limit, seed=seed, workers=workers, agent=agent)
 
 
 def _measure(game: Game, problem: Any, method: Method, config: Cell) -> Cell:

@@ -101,6 +101,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results.write_report(report(results))
 
 
+def measure_trainings(
+    description: str | None,
+    name: str,
+    measure: Callable[[Bench, Cell], Cell],
+    report: Callable[[Results], str],
+    arguments: Sequence[str] | None,
+) -> None:
+    """The command of a benchmark with a cell for each set, budget and training.
+
+    Args:
+        description: of the command.
+        name: of the benchmark and its results file.
+        measure: the cell of a configuration.
+        report: the text under the results.
+        arguments: of the command line; the process's own if None.
+    """
+    options = parser(description, RESULTS / f"{name}.json", time_limit=5.0)
+    options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
+    options.add_argument("--models", type=Path, help="folder to keep the trained values in")
+    chosen = options.parse_args(arguments)
+    results = Results(chosen.out, name)
+    sets = named_sets(chosen.sets)
+    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    for seed in range(chosen.seeds):
+        for set_name, path, budgets in sets:
+            for budget in budgets:
+                config = {
+                    "set": set_name,
+                    "budget": budget,
+                    "cut": path.partition(":")[2],
+                    "folds": FOLDS,
+                    "models": MODELS,
+                    "seed": seed,
+                }
+                results.measure(config, partial(measure, bench, config))
+    results.write_report(report(results))
+
+
 def named_sets(given: Sequence[str]) -> list[tuple[str, str, list[int]]]:
     """(name, what `load_sets` reads, budgets) of each `NAME=PATH@BUDGETS`.
 

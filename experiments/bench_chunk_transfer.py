@@ -12,41 +12,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from statistics import mean
 
 from compiler_rl.select import find
-from experiments.bench_chunk_selection import FOLDS, Bench, named_sets, problem_of
+from experiments.bench_chunk_selection import Bench, measure_trainings, problem_of
 from experiments.chunk_evaluation import measured
-from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
-from experiments.train_chunk_selection import MODELS
+from experiments.common import Cell, Results, markdown_table, run
 
 NAME = "chunk_transfer"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what is not in the results file yet, and prints the report."""
-    options = parser(__doc__, RESULTS / "chunk_transfer.json", time_limit=5.0)
-    options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
-    options.add_argument("--models", type=Path, help="folder to keep the trained values in")
-    chosen = options.parse_args(arguments)
-    results = Results(chosen.out, NAME)
-    sets = named_sets(chosen.sets)
-    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
-    for seed in range(chosen.seeds):
-        for name, path, budgets in sets:
-            for budget in budgets:
-                config = {
-                    "set": name,
-                    "budget": budget,
-                    "cut": path.partition(":")[2],
-                    "folds": FOLDS,
-                    "models": MODELS,
-                    "seed": seed,
-                }
-                results.measure(config, partial(_measure, bench, config))
-    results.write_report(report(results))
+    measure_trainings(__doc__, NAME, _measure, report, arguments)
 
 
 def _measure(bench: Bench, config: Cell) -> Cell:

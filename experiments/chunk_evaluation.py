@@ -17,7 +17,7 @@ from baselines.chunk_selection.tree_search import corag, set_search
 from compiler_rl.retrieval import MiniLM
 from compiler_rl.select import find
 from experiments.retrieval_pools import Pool, pools_of
-from experiments.retrieval_sets import Passage, Question, QuestionSet, load, recall, touched
+from experiments.retrieval_sets import FULL, Passage, Question, QuestionSet, load, recall, touched
 from games.base import Result
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.chunk_selection.solution import Selection, arranged, objective
@@ -28,7 +28,6 @@ from hlo_frontend.errors import InputError
 Selector = Callable[[ChunkSelectionProblem], Result[Selection]]
 
 STOP_COST = 0.3  # price of the whole budget, where stopping is wanted
-FULL = 1 - 1e-9
 
 
 def _search(problem: ChunkSelectionProblem) -> Result[Selection]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
-from experiments.retrieval_sets import Passage, Question, recall
+from experiments.retrieval_sets import FULL, Passage, Question, recall
 from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
 from games.chunk_selection.value import MOST, QUADS, TRIPLES, EvidenceModel
 
@@ -44,17 +44,22 @@ Params = dict[str, Any]
 class Example:
     """A question's features and the indices of the candidates that are its evidence.
 
-    `group` names its data set: a set counts as its `weight` says, whatever its size.
+    `recall` is the share of all of the evidence that these are. `group` names its data set: a set
+    counts as its `weight` says, whatever its size.
     """
 
     features: Features
     evidence: tuple[int, ...]
+    recall: float = 1.0
     group: str = ""
     weight: float = 1.0
 
 
-def evidence_of(question: Question, passages: Sequence[Passage]) -> tuple[int, ...]:
-    """The candidates that cover the evidence, by greedy marginal gain of recall; at most MOST."""
+def evidence_of(question: Question, passages: Sequence[Passage]) -> tuple[tuple[int, ...], float]:
+    """The candidates that cover the evidence, by greedy marginal gain of recall; at most MOST.
+
+    With the recall that they have together.
+    """
     chosen: list[int] = []
     reached = 0.0
     while len(chosen) < MOST:
@@ -67,7 +72,7 @@ def evidence_of(question: Question, passages: Sequence[Passage]) -> tuple[int, .
             break
         chosen.append(best)
         reached += gain[best]
-    return tuple(chosen)
+    return tuple(chosen), reached
 
 
 def train(examples: Sequence[Example], *, models: int, seed: int) -> EvidenceModel:
@@ -88,6 +93,8 @@ def train(examples: Sequence[Example], *, models: int, seed: int) -> EvidenceMod
         candidate={**stacked["candidate"], "mean": data.mean, "scale": data.scale},
         pair={**stacked["pair"], "mean": data.pair_mean, "scale": data.pair_scale},
         size=stacked["size"],
+        complete=stacked["complete"],
+        part=data.part(),
     )
 
 
@@ -102,6 +109,7 @@ class _Data:
     query: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
     gold: npt.NDArray[np.bool_]
+    recall: npt.NDArray[np.float64]
     examples: Sequence[Example]
     weight: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
@@ -136,6 +144,7 @@ class _Data:
             query=query.astype(np.float32),
             present=present,
             gold=gold,
+            recall=np.array([example.recall for example in examples]),
             examples=examples,
             weight=weight,
             mean=mean,
@@ -143,6 +152,13 @@ class _Data:
             pair_mean=pair_mean,
             pair_scale=pair_scale,
         )
+
+    def part(self) -> npt.NDArray[np.float64]:
+        """f64[MOST + 1]: mean share of the evidence that a set of a size is, if not all of it."""
+        sizes = self.gold.sum(axis=1)
+        some = (self.recall < FULL)[:, None] & (sizes[:, None] == np.arange(MOST + 1))
+        weight = self.weight[:, None] * some
+        return (weight * self.recall[:, None]).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
 
     def pairs(self, order: npt.NDArray[np.int64], layout: Layout) -> npt.NDArray[np.float32]:
         """f32[Q, T, PAIR], normalised, of the candidates in the order i64[Q, N]."""
@@ -230,6 +246,7 @@ def _init(key: jax.Array) -> Params:
         "candidate": network(keys[0], CANDIDATE, HIDDEN_CANDIDATE),
         "pair": network(keys[1], PAIR, HIDDEN_PAIR),
         "size": jnp.zeros((QUERY, MOST + 1)),
+        "complete": jnp.zeros((QUERY, MOST + 1)),
     }
 
 
@@ -263,13 +280,15 @@ def _train_one(data: _Data, key: jax.Array) -> Params:
     rank = np.where(data.gold, np.inf, np.where(data.present, unary, -np.inf))
     order = np.argsort(-rank, axis=1, kind="stable")[:, :NEAR]
     layout = layout_of(order.shape[1])
-    label = layout.start[data.gold.sum(axis=1)]
+    sizes = data.gold.sum(axis=1)
     everything = (
         np.take_along_axis(data.candidate, order[:, :, None], axis=1),
         np.take_along_axis(data.present, order, axis=1),
         data.pairs(order, layout),
         data.query,
-        label,
+        layout.start[sizes],
+        sizes,
+        data.recall >= FULL,
     )
     key = jax.random.fold_in(key, 1)
     return _steps(params, data.weight, everything, layout, STEPS, draw, key)
@@ -332,14 +351,16 @@ def _independent(params: Params, given: tuple[Any, ...], key: jax.Array) -> jax.
 def _likelihood(
     layout: Layout, params: Params, given: tuple[Any, ...], key: jax.Array
 ) -> jax.Array:
-    candidate, present, pair, query, label = given
+    candidate, present, pair, query, label, sizes, complete = given
     first, second = jax.random.split(key)
     unary = _forward(params["candidate"], candidate, first, NOISE, FEATURE_DROPOUT)
     unary = jnp.where(present, unary, ABSENT)
     pairs = _forward(params["pair"], pair, second, dropped=FEATURE_DROPOUT)
     total = totals(layout, unary, pairs, query @ params["size"])
     right = jnp.take_along_axis(total, label[:, None], axis=1)[:, 0]
-    return (jax.nn.logsumexp(total, axis=1) - right).mean()
+    everything = jnp.take_along_axis(query @ params["complete"], sizes[:, None], axis=1)[:, 0]
+    unsure = optax.sigmoid_binary_cross_entropy(everything, complete.astype(jnp.float32))
+    return (jax.nn.logsumexp(total, axis=1) - right + unsure).mean()
 
 
 def totals(layout: Layout, unary: jax.Array, pairs: jax.Array, size: jax.Array) -> jax.Array:

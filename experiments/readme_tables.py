@@ -17,6 +17,7 @@ from pathlib import Path
 
 from experiments import (
     bench_agent,
+    bench_chunk_calibration,
     bench_chunk_latency,
     bench_chunk_selection,
     bench_chunk_transfer,
@@ -45,6 +46,7 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "offsets": (bench_offsets.NAME, bench_offsets.table),
     "sharding": (bench_sharding.NAME, bench_sharding.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
+    "chunk_calibration": (bench_chunk_calibration.NAME, bench_chunk_calibration.short_table),
     "chunk_latency": (bench_chunk_latency.NAME, bench_chunk_latency.table),
     "chunk_transfer": (bench_chunk_transfer.NAME, bench_chunk_transfer.table),
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),

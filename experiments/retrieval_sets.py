@@ -21,6 +21,8 @@ import numpy as np
 from games.chunk_selection.chunk import read_lines
 from hlo_frontend.errors import InputError
 
+FULL = 1 - 1e-9  # recall that is all of the evidence
+
 # The chunks [start, end) of a document's text.
 Cut = Callable[[str], list[tuple[int, int]]]
 

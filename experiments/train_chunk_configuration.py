@@ -2,11 +2,13 @@
 
     python -m experiments.train_chunk_configuration SET ... [--budgets 256,512,1024] [--out FILE]
 
-Every value of each grid is played on every question, and again with some of its candidates alone,
-with a learned value that was trained on the other half of the questions. The policies are linear
+Every value of each grid is played on every question, and again with few of its candidates, with a
+learned value that was trained on the other half of the questions. The policies are linear
 softmaxes, trained to maximise what they are expected to earn: a low loss, less a price for moves;
-token-F1 for the price of tokens. A policy gives way to the best constant if it does not earn more
-on questions that neither was fitted on.
+token-F1 for the price of tokens; and for evaluations and exploration, which a reranker's search
+has, the evidence that the search ends with, less a price for evaluations. The reranker there is a
+judge that knows the evidence, but for noise. A policy gives way to the best constant if it does not
+earn more on questions that neither was fitted on.
 """
 
 from __future__ import annotations
@@ -32,17 +34,18 @@ from baselines.chunk_selection.tree_search import set_search
 from experiments.chunk_evaluation import token_f1
 from experiments.common import ROOT, run
 from experiments.evidence_training import train
-from experiments.retrieval_pools import TOP, Pool, load_pools, subset
-from experiments.retrieval_sets import folds
-from experiments.train_chunk_selection import FEWEST, lesson_of
+from experiments.retrieval_pools import Pool, load_pools, subset
+from experiments.retrieval_sets import FULL, folds, recall
+from experiments.train_chunk_selection import fewer, lesson_of
 from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
 from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
 
-POINTS = 100.0  # what a selection earns that has all of the evidence
+POINTS = 100.0  # of the loss; what a selection earns that has all of the evidence
 MOVES_PRICE = 0.1  # of 1000 moves, in these points
-EVALUATIONS = 200
+EVALUATION_PRICE = 0.02  # of one context that a reranker sees: a small model's few milliseconds
+JUDGE_NOISE = 0.1  # of a reranker's score of a set, beside its recall
 STEPS, RATE, DECAY = 1500, 0.05, 1e-3
 
 
@@ -71,11 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             others += lesson.without(held)
             own += subset(lesson.pools, held)
         model = train(others, models=1, seed=half)
-        few = [
-            pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
-            for pool in own
-        ]
-        for pool in own + few:
+        for pool in own + [fewer(pool, draw) for pool in own]:
             for budget in budgets:
                 problem = make_problem(
                     pool.question.text,
@@ -161,9 +160,13 @@ def play(pool: Pool, problem: ChunkSelectionProblem) -> dict[str, list[float]]:
         else start.objective
         for moves in GRID["moves"]
     ]
+    most, calmest = int(GRID["evaluations"][-1]), GRID["exploration"][0]
+    searched = [
+        judged(pool, problem, start.solution.order, int(count), calmest)
+        for count in GRID["evaluations"]
+    ]
     explored = [
-        set_search(problem, evaluations=EVALUATIONS, exploration=value).objective
-        for value in GRID["exploration"]
+        judged(pool, problem, start.solution.order, most, value) for value in GRID["exploration"]
     ]
     stopped = [
         token_f1(pool, value_greedy(replace(problem, cost_weight=value)).solution.order)
@@ -174,9 +177,36 @@ def play(pool: Pool, problem: ChunkSelectionProblem) -> dict[str, list[float]]:
             -POINTS * loss - MOVES_PRICE * moves / 1000
             for loss, moves in zip(moved, GRID["moves"], strict=True)
         ],
-        "exploration": [-POINTS * loss for loss in explored],
+        "evaluations": searched,
+        "exploration": explored,
         "cost_weight": stopped,
     }
+
+
+def judged(
+    pool: Pool,
+    problem: ChunkSelectionProblem,
+    start: Sequence[int],
+    evaluations: int,
+    exploration: float,
+) -> float:
+    """Points of recall and of all of the evidence after search by a noisy judge, less its price."""
+
+    def held(order: Sequence[int]) -> float:
+        share = recall(pool.question, [pool.passages[i] for i in order])
+        return (share + problem.all_weight * (share >= FULL)) / (1.0 + problem.all_weight)
+
+    def score(orders: Sequence[tuple[int, ...]]) -> list[float]:
+        return [
+            # The same set has the same noise.
+            held(order) + JUDGE_NOISE * np.random.default_rng(sorted(order)).normal()
+            for order in orders
+        ]
+
+    found = set_search(
+        problem, score=score, evaluations=evaluations, exploration=exploration, starts=[start]
+    )
+    return POINTS * held(found.solution.order) - EVALUATION_PRICE * evaluations
 
 
 def fit(states: Floats, earned: Floats) -> Floats:

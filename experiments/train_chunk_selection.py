@@ -4,11 +4,11 @@
 
 SET is anything that `experiments.retrieval_pools.load_sets` reads. Sets with a common first path
 are one data set; each counts the same, whatever its size. Each question is learned from as it is,
-and again with texts alone or few candidates, so that the value serves whoever has no embeddings or
-little to choose from; and all that again without titles, where a set has them. The simple questions
-that MuSiQue's are made of are a data set of their own: they have one place, as questions mostly do.
-So are the pseudo-questions of all corpora with titles (`experiments.pseudo_questions`), of half the
-weight.
+and again with texts alone or the retriever's best few candidates, so that the value serves whoever
+has no embeddings or little to choose from; and all that again without titles, where a set has them.
+The simple questions that MuSiQue's are made of are a data set of their own: they have one place, as
+questions mostly do. So are the pseudo-questions of all corpora with titles
+(`experiments.pseudo_questions`), of half the weight.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 MODELS = 3
-FEWEST = 4  # candidates that are left of a question's
+FEWEST = 2  # candidates that are left of a question's
 PSEUDO_WEIGHT = 0.5  # of all pseudo-questions, against a data set
 
 
@@ -116,22 +116,25 @@ def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[list[E
 
 
 def _examples(given: Pool, group: str, draw: np.random.Generator) -> list[Example]:
-    """A question twice: as it is, and without embeddings, or with some candidates, or both; where
+    """A question twice: as it is, and without embeddings, or with few candidates, or both; where
     passages have titles four times, the last two without them.
     """
     titled = any(passage.title for passage in given.passages)
     examples = []
     for pool in (given, given.untitled()) if titled else (given,):
-        evidence = evidence_of(pool.question, pool.passages)
-        examples.append(Example(pool.features, evidence, group))
+        examples.append(
+            Example(pool.features, *evidence_of(pool.question, pool.passages), group=group)
+        )
         kind = draw.integers(3)
-        few = pool
-        if kind > 0:
-            some = draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))]
-            few = pool.only(some)
+        few = fewer(pool, draw) if kind > 0 else pool
         features = few.features if kind == 1 else few.text_features
-        examples.append(Example(features, evidence_of(few.question, few.passages), group))
+        examples.append(Example(features, *evidence_of(few.question, few.passages), group=group))
     return examples
+
+
+def fewer(pool: Pool, draw: np.random.Generator) -> Pool:
+    """With the retriever's best candidates alone: about as often 2 to 4 as 30 to 60."""
+    return pool.best(int(np.exp(draw.uniform(np.log(FEWEST), np.log(TOP)))))
 
 
 if __name__ == "__main__":

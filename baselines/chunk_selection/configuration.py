@@ -23,21 +23,30 @@ from games.chunk_selection.value import NOBODY
 
 Floats = npt.NDArray[np.float64]
 
-SCHEMA = "compiler-rl/configuration-agent/1"
+SCHEMA = "compiler-rl/configuration-agent/2"
 # The grid of each setting.
 GRID: dict[str, tuple[float, ...]] = {
     "moves": (0, 300, 1000, 3000),
+    "evaluations": (10, 25, 50, 100, 200),
     "exploration": (0.1, 0.3, 1.0),
     "cost_weight": (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2),
 }
-OBSERVED = 8
+OBSERVED = 9
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Moves of local search, exploration of set search, and the price of the whole budget."""
+    """How much search a query is worth.
+
+    Attributes:
+        moves: of local search on the learned value.
+        evaluations: of a reranker, by set search.
+        exploration: of that search.
+        cost_weight: price of the whole budget.
+    """
 
     moves: int
+    evaluations: int
     exploration: float
     cost_weight: float
 
@@ -45,7 +54,7 @@ class Configuration:
 def observe(problem: ChunkSelectionProblem, loss: float) -> Floats:
     """f64[OBSERVED] of a problem and the loss that greedy reached.
 
-    The gap to the bound, how sure the value is, how much of it needs several chunks, how many
+    What it misses, its gap to the bound, how sure the value is, how much of it needs several chunks, how many
     chunks the budget holds, how many there are, and how much they repeat each other.
     """
     chance = problem.probability
@@ -56,6 +65,7 @@ def observe(problem: ChunkSelectionProblem, loss: float) -> Floats:
     return np.array(
         [
             1.0,
+            loss,
             (loss - lower_bound(problem)) / max(loss, 1e-9),
             sure,
             several,
@@ -71,7 +81,12 @@ def configure(problem: ChunkSelectionProblem, loss: float) -> Configuration:
     """The settings for a problem on which greedy reached this loss."""
     seen = observe(problem, loss)
     chosen = {name: values[int(np.argmax(seen @ weights()[name]))] for name, values in GRID.items()}
-    return Configuration(int(chosen["moves"]), chosen["exploration"], chosen["cost_weight"])
+    return Configuration(
+        moves=int(chosen["moves"]),
+        evaluations=int(chosen["evaluations"]),
+        exploration=chosen["exploration"],
+        cost_weight=chosen["cost_weight"],
+    )
 
 
 @cache

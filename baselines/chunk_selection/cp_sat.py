@@ -51,10 +51,8 @@ def cp_sat(
         slack += abs(weight / SCALE - float(marginal[i]))
         variable, factor = share[i]
         terms.append(weight * factor * variable)
-    for row, (members, probability) in enumerate(
-        zip(problem.members, problem.probability, strict=True)
-    ):
-        exact = problem.all_weight * float(probability)
+    for row, (members, complete) in enumerate(zip(problem.members, problem.complete, strict=True)):
+        exact = problem.all_weight * float(complete)
         weight = round(exact * SCALE)
         slack += abs(weight / SCALE - exact)
         if weight == 0:

@@ -297,7 +297,7 @@ class BatchLoss:
         share = np.stack([covered(problem, each) for each in sets])
         tokens = np.array([int(problem.tokens[list(each)].sum()) for each in sets])
         found = share[:, self._members]
-        mean = (found * self._share).sum(axis=2) @ problem.probability
-        least = np.where(self._there, found, 1.0).min(axis=2) @ problem.probability
+        mean = (found * self._share).sum(axis=2) @ problem.recall
+        least = np.where(self._there, found, 1.0).min(axis=2) @ problem.complete
         loss: Floats = 1.0 - mean + problem.all_weight * (1.0 - least)
         return loss + problem.cost_weight * tokens / problem.budget

@@ -16,13 +16,18 @@ Ints = npt.NDArray[np.int64]
 
 
 class Data(NamedTuple):
-    """A problem as the kernels take it; `prices` is (all_weight, cost_weight / budget)."""
+    """A problem as the kernels take it.
+
+    `recall` and `complete` f64[H] are what its hypotheses bring to the loss, `prices` what having
+    all of the evidence is worth and what a token costs.
+    """
 
     tokens: npt.NDArray[np.int64]
     budget: int
     overlap: Floats
     members: npt.NDArray[np.int32]
-    probability: Floats
+    recall: Floats
+    complete: Floats
     prices: tuple[float, float]
 
 
@@ -33,7 +38,8 @@ def make_data(problem: ChunkSelectionProblem) -> Data:
         budget=problem.budget,
         overlap=np.ascontiguousarray(problem.overlap.T),
         members=np.ascontiguousarray(problem.members),
-        probability=problem.probability,
+        recall=problem.recall,
+        complete=problem.complete,
         prices=(problem.all_weight, problem.cost_weight / problem.budget),
     )
 
@@ -57,7 +63,7 @@ def loss_of(data: Data, share: Floats, used: int) -> float:
                 least = min(least, part)
             else:
                 total += 1.0
-        held += data.probability[h] * (total / max(count, 1) + data.prices[0] * least)
+        held += data.recall[h] * total / max(count, 1) + data.prices[0] * data.complete[h] * least
     return 1.0 + data.prices[0] - held + data.prices[1] * used
 
 

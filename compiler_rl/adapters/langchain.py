@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import ConfigDict
 
-from compiler_rl.select import EVALUATIONS, select
+from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.problem import ALL_WEIGHT
 
@@ -24,7 +24,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
         tokenizer: number of tokens of a text; words and signs if None.
         embeddings: embeds query and documents; texts alone are looked at if None.
         reranker: judges whole contexts, `(query, chunks) -> float`; the learned value if None.
-        evaluations: cap on contexts that the reranker sees.
+        evaluations: cap on contexts that the reranker sees; by the configuration agent if None.
         position_weights, all_weight, cost_weight: see `compiler_rl.select.select`.
         score_key: metadata that holds the retriever's score, where documents have it.
     """
@@ -33,7 +33,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
     tokenizer: Callable[[str], int] | None = None
     embeddings: Embeddings | None = None
     reranker: Any = None
-    evaluations: int = EVALUATIONS
+    evaluations: int | None = None
     position_weights: list[float] | None = None
     all_weight: float = ALL_WEIGHT
     cost_weight: float | None = 0.0

@@ -9,7 +9,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
-from compiler_rl.select import EVALUATIONS, select
+from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.problem import ALL_WEIGHT
 from hlo_frontend.errors import InputError
@@ -25,8 +25,9 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
     reranker: Any = Field(
         default=None, description="judges whole contexts, (query, chunks) -> float"
     )
-    evaluations: int = Field(
-        default=EVALUATIONS, description="cap on contexts that the reranker sees"
+    evaluations: int | None = Field(
+        default=None,
+        description="cap on contexts that the reranker sees; by the configuration agent if None",
     )
     position_weights: list[float] | None = Field(
         default=None, description="how well each position of the context is read"

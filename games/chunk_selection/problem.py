@@ -40,6 +40,9 @@ class ChunkSelectionProblem:
         tokens: i64[N].
         members: i32[H, MOST] candidates of each hypothesis, padded by -1.
         probability: f64[H] of each hypothesis; they add up to at most 1.
+        complete: f64[H] the same, and that it is all of the evidence.
+        recall: f64[H] the share of all of the evidence that it is expected to be, times its
+            probability.
         overlap: f64[N, N] share of i's text that is word for word in j, 1 on the diagonal.
         all_weight: worth of having all of the evidence, against that of each share of it.
         cost_weight: price of the whole budget, in the same unit; 0 fills the budget.
@@ -52,6 +55,8 @@ class ChunkSelectionProblem:
     tokens: npt.NDArray[np.int64]
     members: Ints
     probability: Floats
+    complete: Floats
+    recall: Floats
     overlap: Floats
     all_weight: float
     cost_weight: float
@@ -65,8 +70,12 @@ class ChunkSelectionProblem:
     @cached_property
     def marginals(self) -> Floats:
         """f64[N]: expected share of the evidence that each candidate is."""
+        return self.shared_out(self.recall)
+
+    def shared_out(self, worth: Floats) -> Floats:
+        """f64[N]: the worth f64[H] of hypotheses in equal parts to their members."""
         there = self.members != NOBODY
-        share = self.probability / np.maximum(there.sum(axis=1), 1)
+        share = worth / np.maximum(there.sum(axis=1), 1)
         result = np.zeros(self.size)
         np.add.at(result, self.members[there], np.broadcast_to(share[:, None], there.shape)[there])
         return result
@@ -122,6 +131,8 @@ def make_problem(
         tokens=tokens,
         members=found.members,
         probability=found.probability,
+        complete=found.complete,
+        recall=found.recall,
         overlap=np.where(known.overlap >= LEAST_OVERLAP, known.overlap, 0.0),
         all_weight=float(all_weight),
         cost_weight=float(cost_weight),

@@ -33,9 +33,10 @@ class Arrays:
         overlap: f32[N, N].
         members: i32[H, MOST].
         there: bool[H, MOST].
-        probability: f32[H].
-        inverse: f32[H] 1 / size of the hypothesis.
-        all_weight, cost_weight: f32[].
+        shared: f32[H] what each member of the hypothesis is worth by itself.
+        together: f32[H] what all of them together are worth beside that.
+        cost_weight: f32[].
+        start: f32[] the loss with nothing chosen.
     """
 
     tokens: jax.Array
@@ -43,10 +44,10 @@ class Arrays:
     overlap: jax.Array
     members: jax.Array
     there: jax.Array
-    probability: jax.Array
-    inverse: jax.Array
-    all_weight: jax.Array
+    shared: jax.Array
+    together: jax.Array
     cost_weight: jax.Array
+    start: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -73,19 +74,21 @@ def make_arrays(problem: ChunkSelectionProblem) -> Arrays:
     overlap[: problem.size, : problem.size] = problem.overlap
     members = np.full((h, problem.members.shape[1]), NOBODY, dtype=np.int32)
     members[: len(problem.members)] = problem.members
-    probability = np.zeros(h, dtype=np.float32)
-    probability[: len(problem.members)] = problem.probability
     there = members != NOBODY
+    shared, together = np.zeros((2, h), dtype=np.float32)
+    known = len(problem.members)
+    shared[:known] = problem.recall / np.maximum(there.sum(axis=1)[:known], 1)
+    together[:known] = problem.all_weight * problem.complete
     return Arrays(
         tokens=jnp.asarray(tokens),
         budget=jnp.int32(problem.budget),
         overlap=jnp.asarray(overlap),
         members=jnp.asarray(np.where(there, members, 0)),
         there=jnp.asarray(there),
-        probability=jnp.asarray(probability),
-        inverse=jnp.asarray((1.0 / np.maximum(there.sum(axis=1), 1)).astype(np.float32)),
-        all_weight=jnp.float32(problem.all_weight),
+        shared=jnp.asarray(shared),
+        together=jnp.asarray(together),
         cost_weight=jnp.float32(problem.cost_weight),
+        start=jnp.float32(1.0 + problem.all_weight),
     )
 
 
@@ -100,7 +103,7 @@ def init(arrays: Arrays) -> State:
         chosen=jnp.zeros(n, jnp.bool_),
         share=jnp.zeros(n),
         used=jnp.int32(0),
-        loss=1.0 + arrays.all_weight,
+        loss=arrays.start,
         done=jnp.array(False),
     )
 
@@ -122,16 +125,16 @@ def step(arrays: Arrays, state: State, action: jax.Array) -> tuple[State, jax.Ar
     loss = jnp.where(stops, state.loss, _loss(arrays, share, used))
     following = State(chosen=chosen, share=share, used=used, loss=loss, done=stops)
     following = replace(following, done=stops | ~legal_actions(arrays, following)[:n].any())
-    reward = (state.loss - loss) / (1.0 + arrays.all_weight)
+    reward = (state.loss - loss) / arrays.start
     return following, reward, following.done
 
 
 def _loss(arrays: Arrays, share: jax.Array, used: jax.Array) -> jax.Array:
     found = jnp.minimum(share, 1.0)[arrays.members]
-    mean = jnp.where(arrays.there, found, 0.0).sum(axis=1) * arrays.inverse
+    total = jnp.where(arrays.there, found, 0.0).sum(axis=1)
     least = jnp.where(arrays.there, found, 1.0).min(axis=1)
-    held = arrays.probability @ mean + arrays.all_weight * (arrays.probability @ least)
-    return 1.0 + arrays.all_weight - held + arrays.cost_weight * used / arrays.budget
+    held = arrays.shared @ total + arrays.together @ least
+    return arrays.start - held + arrays.cost_weight * used / arrays.budget
 
 
 def gains(arrays: Arrays, state: State) -> jax.Array:
@@ -139,9 +142,7 @@ def gains(arrays: Arrays, state: State) -> jax.Array:
     missing = 1.0 - jnp.minimum(state.share, 1.0)
     absent = jnp.where(arrays.there, missing[arrays.members], 0.0)
     alone = absent.sum(axis=1, keepdims=True) - absent < 1e-6  # all the others are there
-    worth = (
-        arrays.probability[:, None] * absent * (arrays.inverse[:, None] + arrays.all_weight * alone)
-    )
+    worth = absent * (arrays.shared[:, None] + arrays.together[:, None] * alone)
     total = jnp.zeros(len(arrays.tokens)).at[arrays.members].add(worth)
     return total - arrays.cost_weight * arrays.tokens / arrays.budget
 
@@ -178,4 +179,4 @@ def prior_value(arrays: Arrays, state: State) -> jax.Array:
     tokens, gain = arrays.tokens[order], gain[order]
     before = jnp.cumsum(jnp.where(gain > 0, tokens, 0)) - tokens
     part = jnp.clip((arrays.budget - state.used - before) / tokens, 0.0, 1.0)
-    return (gain * part).sum() / (1.0 + arrays.all_weight)
+    return (gain * part).sum() / arrays.start

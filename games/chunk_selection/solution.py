@@ -1,9 +1,11 @@
 """A selection: which chunks, in which order; what it is expected to miss, and a bound on that.
 
-With G the evidence and c(i) the share of chunk i's text that the selection S has (1 if i is in it,
-else what others repeat of it, at most 1):
+With G the evidence among the candidates, r(G) the share of all of the evidence that it is, and c(i)
+the share of chunk i's text that the selection S has (1 if i is in it, else what others repeat of
+it, at most 1):
 
-    loss(S) = E[1 - mean of c over G] + all_weight E[1 - min of c over G] + cost_weight tokens / B
+    loss(S) = E[1 - r(G) mean of c over G] + all_weight E[1 - [r(G) = 1] min of c over G]
+              + cost_weight tokens / B
 
 The first term is expected missing recall, the second the probability that something is missing.
 """
@@ -55,8 +57,8 @@ def worth(problem: ChunkSelectionProblem, order: Sequence[int]) -> Worth:
     found = np.where(there, share[np.where(there, problem.members, 0)], 0.0)
     mean = found.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     least = np.where(there, found, 1.0).min(axis=1)
-    recall = float(problem.probability @ mean)
-    everything = float(problem.probability @ least)
+    recall = float(problem.recall @ mean)
+    everything = float(problem.complete @ least)
     tokens = int(problem.tokens[list(order)].sum())
     loss = (
         1.0
@@ -77,8 +79,8 @@ def losses_with(problem: ChunkSelectionProblem, order: Sequence[int]) -> Floats:
     tokens = int(problem.tokens[list(order)].sum()) + problem.tokens
     return (
         1.0
-        - mean @ problem.probability
-        + problem.all_weight * (1.0 - least @ problem.probability)
+        - mean @ problem.recall
+        + problem.all_weight * (1.0 - least @ problem.complete)
         + problem.cost_weight * tokens / problem.budget
     )
 
@@ -92,17 +94,17 @@ def lower_bound(problem: ChunkSelectionProblem) -> float:
     """A loss that no selection is below, from a fractional knapsack.
 
     Coverage is subadditive and a minimum is no more than a mean, so each candidate brings at most
-    the marginals of what its text covers, in both terms.
+    the shares of what its text covers, in both terms.
     """
-    factor = 1.0 + problem.all_weight
-    gain = factor * (problem.marginals @ problem.overlap)
+    held = problem.recall + problem.all_weight * problem.complete
+    gain = problem.shared_out(held) @ problem.overlap
     gain -= problem.cost_weight * problem.tokens / problem.budget
     fits = (problem.tokens <= problem.budget) & (gain > 0)
     order = np.argsort(-(gain / problem.tokens)[fits], kind="stable")
     tokens, gain = problem.tokens[fits][order], gain[fits][order]
     room = np.clip(problem.budget - (np.cumsum(tokens) - tokens), 0, tokens)
     most = float((gain * room / tokens).sum())
-    return factor - min(most, factor * float(problem.probability.sum()))
+    return 1.0 + problem.all_weight - min(most, float(held.sum()))
 
 
 def arranged(

@@ -34,8 +34,8 @@ def validate(problem: ChunkSelectionProblem, selection: Selection) -> list[str]:
 def expected_loss(problem: ChunkSelectionProblem, selection: Selection) -> float:
     """The loss by the definition in `solution.py`, one hypothesis after the other."""
     missing = problem.all_weight + 1.0
-    for row, probability in zip(
-        problem.members.tolist(), problem.probability.tolist(), strict=True
+    for row, recall, complete in zip(
+        problem.members.tolist(), problem.recall.tolist(), problem.complete.tolist(), strict=True
     ):
         shares = []
         for member in row:
@@ -43,8 +43,8 @@ def expected_loss(problem: ChunkSelectionProblem, selection: Selection) -> float
                 continue
             repeated = sum(float(problem.overlap[member][chosen]) for chosen in selection.order)
             shares.append(min(1.0, repeated))
-        missing -= probability * sum(shares) / len(shares)
-        missing -= problem.all_weight * probability * min(shares)
+        missing -= recall * sum(shares) / len(shares)
+        missing -= problem.all_weight * complete * min(shares)
     used = sum(problem.chunks[chosen].n_tokens or 0 for chosen in selection.order)
     return missing + problem.cost_weight * used / problem.budget
 

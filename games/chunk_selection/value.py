@@ -3,11 +3,13 @@
     log P(G) = b(|G|) + sum of u(i) - RETRIEVER log(1 + rank of i) for i in G
                + sum of w(i, j) for pairs in G - log Z
 
-over hypotheses G of up to MOST candidates; u and w are small networks on the features of a
-candidate and of a pair, b is linear in those of the query. They are learned without the term of the
-retriever's rank. That comes in afterwards, because what they know is of other data sets than the
-query's. What a selection is worth follows by expectation over G (`solution.py`), so it is not
-additive: a second hop is worth little without the first. The weights come from
+over hypotheses G of up to MOST candidates: what there is of the evidence among the candidates. u
+and w are small networks on the features of a candidate and of a pair, b is linear in those of the
+query. They are learned without the term of the retriever's rank. That comes in afterwards, because
+what they know is of other data sets than the query's. Part of the evidence may not be among the
+candidates: that G is all of it has a probability of its own, logistic in the features of the query
+for each size of G. What a selection is worth follows by expectation over G (`solution.py`), so it
+is not additive: a second hop is worth little without the first. The weights come from
 `python -m experiments.train_chunk_selection`.
 """
 
@@ -31,7 +33,7 @@ from hlo_frontend.errors import InputError
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
 
-SCHEMA = "compiler-rl/evidence-model/1"
+SCHEMA = "compiler-rl/evidence-model/2"
 MOST = 4  # candidates in a hypothesis
 TRIPLES, QUADS = 18, 11  # of so many best candidates
 KEPT = 768  # hypotheses of a query; the others together are too improbable to matter
@@ -41,14 +43,21 @@ NOBODY = -1
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What the evidence may be: `members` i32[H, MOST] padded by -1, `probability` f64[H].
+    """What the evidence among the candidates may be.
 
-    The probabilities add up to at most 1; the rest is that of no evidence among the candidates,
-    and of hypotheses left out.
+    Attributes:
+        members: i32[H, MOST] padded by -1.
+        probability: f64[H]. They add up to at most 1; the rest is that of no evidence among the
+            candidates, and of hypotheses left out.
+        complete: f64[H] the probability of the hypothesis and of its being all of the evidence.
+        recall: f64[H] the probability of the hypothesis times the share of all of the evidence that
+            it is expected to be.
     """
 
     members: Ints
     probability: Floats
+    complete: Floats
+    recall: Floats
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,15 @@ class EvidenceModel:
     """An ensemble of K models; the first axis of each array is the model.
 
     `mean`, `scale`: of the features of candidates f64[CANDIDATE] and pairs f64[PAIR]; the networks
-    have one hidden layer of tanh; `size` f64[K, QUERY, MOST + 1].
+    have one hidden layer of tanh; `size` and `complete` f64[K, QUERY, MOST + 1]; `part`
+    f64[MOST + 1] is the share of the evidence that a set of a size is where it is not all of it.
     """
 
     candidate: Mapping[str, Floats]
     pair: Mapping[str, Floats]
     size: Floats
+    complete: Floats
+    part: Floats
 
     def scores(self, features: Features) -> tuple[Floats, Floats, Floats]:
         """(u f64[K, N], w f64[K, N, N], b f64[K, MOST + 1])."""
@@ -74,16 +86,20 @@ class EvidenceModel:
         unary, pair, size = self.scores(features)
         unary -= RETRIEVER * np.log1p(rank_of(features.score))
         members = enumerate_sets(unary.mean(axis=0))
-        probability = np.mean(
+        sizes = (members != NOBODY).sum(axis=1)
+        each = np.stack(
             [
                 _softmax(set_scores(members, u, w, b))
                 for u, w, b in zip(unary, pair, size, strict=True)
-            ],
-            axis=0,
+            ]
         )
+        everything = 1.0 / (1.0 + np.exp(-(features.query @ self.complete)))[:, sizes]
+        probability = each.mean(axis=0)
+        complete = (each * everything).mean(axis=0)
+        recall = complete + (probability - complete) * self.part[sizes]
         best = np.argsort(-probability, kind="stable")
-        best = best[members[best, 0] != NOBODY][:KEPT]
-        return Hypotheses(members[best], probability[best])
+        best = best[sizes[best] > 0][:KEPT]
+        return Hypotheses(members[best], probability[best], complete[best], recall[best])
 
 
 def _network(weights: Mapping[str, Floats], features: npt.NDArray[np.floating[Any]]) -> Floats:
@@ -143,6 +159,8 @@ def to_json(model: EvidenceModel) -> dict[str, Any]:
         "candidate": plain(model.candidate),
         "pair": plain(model.pair),
         "size": np.round(model.size, 5).tolist(),
+        "complete": np.round(model.complete, 5).tolist(),
+        "part": np.round(model.part, 5).tolist(),
     }
 
 
@@ -159,13 +177,15 @@ def from_json(data: Any, source: str) -> EvidenceModel:
             {name: np.array(value, dtype=np.float64) for name, value in data[part].items()}
             for part in ("candidate", "pair")
         ]
-        size = np.array(data["size"], dtype=np.float64)
-        widths = (len(parts[0]["mean"]), len(parts[1]["mean"]), size.shape[1])
+        size, complete, part = (
+            np.array(data[name], dtype=np.float64) for name in ("size", "complete", "part")
+        )
+        widths = (len(parts[0]["mean"]), len(parts[1]["mean"]), size.shape[1], complete.shape[1])
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{source}: not an evidence model ({error!r})") from error
-    if widths != (CANDIDATE, PAIR, QUERY):
+    if widths != (CANDIDATE, PAIR, QUERY, QUERY):
         raise InputError(f"{source}: made for other features; train it again")
-    return EvidenceModel(parts[0], parts[1], size)
+    return EvidenceModel(parts[0], parts[1], size, complete, part)
 
 
 def load_model(path: Path) -> EvidenceModel:

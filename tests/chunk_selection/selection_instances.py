@@ -44,7 +44,14 @@ def random_problem(
         members.append([*chosen.tolist(), *[-1] * (4 - len(chosen))])
     probability = draw.random(len(members))
     probability *= draw.uniform(0.3, 1.0) / probability.sum()
-    return replace(problem, members=np.array(members, dtype=np.int32), probability=probability)
+    complete = probability * draw.random(len(members))
+    return replace(
+        problem,
+        members=np.array(members, dtype=np.int32),
+        probability=probability,
+        complete=complete,
+        recall=complete + (probability - complete) * draw.random(len(members)),
+    )
 
 
 def best_by_force(problem: ChunkSelectionProblem) -> float:

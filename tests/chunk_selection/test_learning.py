@@ -116,6 +116,32 @@ def test_training_learns_where_the_evidence_is(monkeypatch):
     assert to_json(again) == to_json(model)
 
 
+def test_the_value_learns_where_part_of_the_evidence_is_missing():
+    draw = np.random.default_rng(0)
+    examples = []
+    for number in range(120):
+        names = [f"Zor{chr(97 + i)}ka" for i in draw.permutation(20)[:6]]
+        gold = int(draw.integers(6))
+        chunks = [Chunk(name, f"The town of {name} has a market.", 10) for name in names]
+        half = number % 2 == 0
+        # Who asks for more has no more than half of the answer among the candidates.
+        query = f"What {'more ' if half else ''}does {names[gold]} have?"
+        features = make_features(query, chunks)
+        examples.append(Example(features, (gold,), recall=0.5 if half else 1.0))
+    model = train(examples[:80], models=1, seed=0)
+    share = {0.5: [], 1.0: []}
+    for example in examples[80:]:
+        found = model.hypotheses(example.features)
+        assert (found.complete <= found.probability + 1e-12).all()
+        assert (found.complete <= found.recall + 1e-12).all()
+        assert (found.recall <= found.probability + 1e-12).all()
+        share[example.recall].append(found.complete.sum() / found.probability.sum())
+    assert np.mean(share[0.5]) < 0.4
+    assert np.mean(share[1.0]) > 0.6
+    # Half of the evidence is there where not all of it is.
+    assert model.part[1] == pytest.approx(0.5)
+
+
 def test_a_model_survives_its_file(tmp_path):
     problem = random_problem(3, size=12)
     path = tmp_path / "model.json"
@@ -129,6 +155,7 @@ def test_a_model_survives_its_file(tmp_path):
         ({**data, "schema": "x"}, "expected compiler-rl"),
         ({}, "not an evidence model"),
         ({**data, "size": [[[0.0]]]}, "other features"),
+        ({**data, "complete": [[[0.0]]]}, "other features"),
     ):
         with pytest.raises(InputError, match=words):
             from_json(broken, "model.json")
@@ -145,6 +172,7 @@ def test_agent_chooses_from_its_grid():
         chosen = configure(problem, 0.5)
         assert chosen == configure(problem, 0.5)
         assert chosen.moves in GRID["moves"]
+        assert chosen.evaluations in GRID["evaluations"]
         assert chosen.exploration in GRID["exploration"]
         assert chosen.cost_weight in GRID["cost_weight"]
         assert np.isfinite(observe(problem, 0.5)).all()

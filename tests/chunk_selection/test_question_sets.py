@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from compiler_rl.retrieval import reciprocal_rank
-from experiments import bench_chunk_transfer
+from experiments import bench_chunk_calibration, bench_chunk_transfer
 from experiments import chunk_evaluation as measures
 from experiments.common import Results
 from experiments.evidence_training import evidence_of
@@ -164,9 +164,10 @@ def test_touched_counts_spans():
 def test_evidence_is_marginal():
     question = Question("q", "?", (Span("d", 10, 20),))
     pool = [passage(0, 15), passage(0, 18), passage(12, 30), passage(9, 21, "other")]
-    assert evidence_of(question, pool) in ((1, 2), (2, 0))
-    assert evidence_of(question, [*pool, passage(5, 25), passage(5, 25)]) == (4,)
-    assert evidence_of(question, [passage(30, 40)]) == ()
+    assert evidence_of(question, pool) in (((1, 2), 1.0), ((2, 0), 1.0))
+    assert evidence_of(question, [*pool, passage(5, 25), passage(5, 25)]) == ((4,), 1.0)
+    assert evidence_of(question, [passage(30, 40)]) == ((), 0.0)
+    assert evidence_of(question, [passage(5, 15)]) == ((0,), 0.5)
 
 
 def test_chunks_are_whole_sentences_and_repeat_their_share():
@@ -447,3 +448,40 @@ def test_transfer_is_the_mean_over_trainings(tmp_path):
     assert row.split(" | ")[0].endswith("facts @64")
     assert "| 8 | 2 | 0.625 (0.500 to 0.750) | 0.500 (0.500 to 0.500)" in row
     assert "| 0.125 (0.000 to 0.250) |" in row
+
+
+def test_calibration_of_right_and_wrong_probabilities():
+    Measured = bench_chunk_calibration.Measured
+    right = [Measured(0.25, float(i == 0), 0.5, 0.5) for i in range(4)]
+    sure = [Measured(1.0, 1.0, 1.0, 1.0) for _ in range(2)]
+    tallies = [bench_chunk_calibration.tally(rows) for rows in (right, sure)]
+    found = bench_chunk_calibration.calibration(tallies)
+    assert found.error == pytest.approx(0.0)
+    assert found.chance == found.there == pytest.approx(0.5)
+    assert found.recall == found.expected == pytest.approx(4 / 6)
+    # 1.5 would come by always saying one half, 0.75 by saying a quarter four times.
+    assert found.skill == pytest.approx(0.5)
+    # The one bin with chance in it has a variance of 4 * 3 / 16.
+    assert found.by_chance == pytest.approx(np.sqrt(2 / np.pi * 0.75) / 6, abs=1e-4)
+
+    wrong = [Measured(0.9, 0.0, 0.9, 0.3) for _ in range(5)]
+    found = bench_chunk_calibration.calibration([bench_chunk_calibration.tally(wrong)])
+    assert found.error == pytest.approx(0.9)
+    assert found.expected - found.recall == pytest.approx(0.6)
+
+
+def test_calibration_is_the_mean_over_trainings_and_the_sum_over_sets(tmp_path):
+    bench = bench_chunk_calibration
+    results = Results(tmp_path / "chunk_calibration.json", bench.NAME)
+    for name, seed, there in (("a", 0, 1.0), ("b", 0, 0.0), ("a", 1, 1.0), ("b", 1, 1.0)):
+        rows = [bench.Measured(0.5, there, 0.5, there)] * 4
+        cell = {
+            value: {given: bench.tally(rows) for given in bench.GIVEN} for value in bench.VALUES
+        }
+        results.measure({"set": name, "budget": 9, "seed": seed}, lambda cell=cell: cell)
+    (first, *_) = bench.short_table(results).splitlines()[2:]
+    # Both sets together are right in the first training and miss half in the second.
+    assert first.startswith("| all | cross-fitted | 60 | 0.50 / 0.75 | 0.50 / 0.75 | 0.250 |")
+    a = [row for row in bench.table(results).splitlines() if row.startswith("| a @9 | zero-shot")]
+    assert len(a) == len(bench.GIVEN)
+    assert "| 0.50 / 1.00 | 0.500 |" in a[0]
