@@ -36,7 +36,8 @@ from experiments.chunk_evaluation import (
     summary,
 )
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
-from experiments.evidence_training import Example, train
+from experiments.evidence_examples import Example
+from experiments.evidence_training import train
 from experiments.retrieval_pools import Pool, family_of, load_pools
 from experiments.retrieval_sets import folds, recall
 from experiments.train_chunk_selection import MODELS, Lesson, lesson_of

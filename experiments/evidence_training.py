@@ -1,13 +1,12 @@
 """Training of the learned value of chunk selection, in JAX: maximum likelihood of the evidence.
 
-The label of a question is the smallest set of candidates that greedily covers its evidence, each
-by what it adds to the ones before: a duplicate adds nothing, so it is no evidence.
+First which sets of candidates are the likely ones, then how likely it is that there is evidence
+among the candidates at all, and all of it (`experiments.evidence_levels`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
-from experiments.retrieval_sets import FULL, Passage, Question, recall
-from games.chunk_selection.features import CANDIDATE, PAIR, QUERY, Features
+from experiments.evidence_examples import Example, weights_of
+from experiments.evidence_levels import levelled
+from games.chunk_selection.features import CANDIDATE, PAIR, QUERY
 from games.chunk_selection.value import MOST, QUADS, TRIPLES, EvidenceModel
 
 HIDDEN_CANDIDATE, HIDDEN_PAIR = 16, 12
@@ -35,44 +35,8 @@ NEAR = 32  # candidates of a question whose pairs are learned from: evidence, th
 NOISE = 0.1  # added to the normalised features of candidates
 MOMENTS = 400  # questions whose features give mean and spread
 ABSENT = -1e6  # log P of what is not there
-LEAST_GAIN = 0.05  # of recall, to count as evidence
 
 Params = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A question's features and the indices of the candidates that are its evidence.
-
-    `recall` is the share of all of the evidence that these are. `group` names its data set: a set
-    counts as its `weight` says, whatever its size.
-    """
-
-    features: Features
-    evidence: tuple[int, ...]
-    recall: float = 1.0
-    group: str = ""
-    weight: float = 1.0
-
-
-def evidence_of(question: Question, passages: Sequence[Passage]) -> tuple[tuple[int, ...], float]:
-    """The candidates that cover the evidence, by greedy marginal gain of recall; at most MOST.
-
-    With the recall that they have together.
-    """
-    chosen: list[int] = []
-    reached = 0.0
-    while len(chosen) < MOST:
-        gain = [
-            recall(question, [passages[i] for i in (*chosen, new)]) - reached
-            for new in range(len(passages))
-        ]
-        best = int(np.argmax(gain))
-        if gain[best] < LEAST_GAIN:
-            break
-        chosen.append(best)
-        reached += gain[best]
-    return tuple(chosen), reached
 
 
 def train(examples: Sequence[Example], *, models: int, seed: int) -> EvidenceModel:
@@ -83,19 +47,20 @@ def train(examples: Sequence[Example], *, models: int, seed: int) -> EvidenceMod
         models: size of the ensemble.
         seed: of initial weights, order and noise.
     """
-    size = max(len(e.features.candidate) for e in examples)
-    data = _Data.of(examples, size)
+    ranking = [example for example in examples if example.ranks]
+    data = _Data.of(ranking, max(len(e.features.candidate) for e in ranking))
     trained = [_train_one(data, jax.random.key(seed * 1000 + number)) for number in range(models)]
     stacked = jax.tree.map(
         lambda *leaves: np.stack([np.asarray(x, np.float64) for x in leaves]), *trained
     )
-    return EvidenceModel(
+    model = EvidenceModel(
         candidate={**stacked["candidate"], "mean": data.mean, "scale": data.scale},
         pair={**stacked["pair"], "mean": data.pair_mean, "scale": data.pair_scale},
         size=stacked["size"],
-        complete=stacked["complete"],
-        part=data.part(),
+        complete=np.zeros_like(stacked["size"]),
+        part=np.zeros(MOST + 1),
     )
+    return levelled(model, [example for example in examples if example.levels])
 
 
 @dataclass(frozen=True)
@@ -109,7 +74,6 @@ class _Data:
     query: npt.NDArray[np.float32]
     present: npt.NDArray[np.bool_]
     gold: npt.NDArray[np.bool_]
-    recall: npt.NDArray[np.float64]
     examples: Sequence[Example]
     weight: npt.NDArray[np.float64]
     mean: npt.NDArray[np.float64]
@@ -130,9 +94,7 @@ class _Data:
             query[row] = example.features.query
             present[row, :n] = True
             gold[row, list(example.evidence)] = True
-        sizes = Counter(example.group for example in examples)
-        weight = np.array([example.weight / sizes[example.group] for example in examples])
-        weight /= weight.sum()
+        weight = weights_of(examples)
         # As training sees them: a large set must not say what is usual.
         some = np.random.default_rng(0).choice(count, MOMENTS, p=weight)
         mean, scale = _moments(np.concatenate([candidate[row][present[row]] for row in some]))
@@ -144,7 +106,6 @@ class _Data:
             query=query.astype(np.float32),
             present=present,
             gold=gold,
-            recall=np.array([example.recall for example in examples]),
             examples=examples,
             weight=weight,
             mean=mean,
@@ -152,13 +113,6 @@ class _Data:
             pair_mean=pair_mean,
             pair_scale=pair_scale,
         )
-
-    def part(self) -> npt.NDArray[np.float64]:
-        """f64[MOST + 1]: mean share of the evidence that a set of a size is, if not all of it."""
-        sizes = self.gold.sum(axis=1)
-        some = (self.recall < FULL)[:, None] & (sizes[:, None] == np.arange(MOST + 1))
-        weight = self.weight[:, None] * some
-        return (weight * self.recall[:, None]).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-9)
 
     def pairs(self, order: npt.NDArray[np.int64], layout: Layout) -> npt.NDArray[np.float32]:
         """f32[Q, T, PAIR], normalised, of the candidates in the order i64[Q, N]."""
@@ -246,7 +200,6 @@ def _init(key: jax.Array) -> Params:
         "candidate": network(keys[0], CANDIDATE, HIDDEN_CANDIDATE),
         "pair": network(keys[1], PAIR, HIDDEN_PAIR),
         "size": jnp.zeros((QUERY, MOST + 1)),
-        "complete": jnp.zeros((QUERY, MOST + 1)),
     }
 
 
@@ -280,15 +233,13 @@ def _train_one(data: _Data, key: jax.Array) -> Params:
     rank = np.where(data.gold, np.inf, np.where(data.present, unary, -np.inf))
     order = np.argsort(-rank, axis=1, kind="stable")[:, :NEAR]
     layout = layout_of(order.shape[1])
-    sizes = data.gold.sum(axis=1)
+    label = layout.start[data.gold.sum(axis=1)]
     everything = (
         np.take_along_axis(data.candidate, order[:, :, None], axis=1),
         np.take_along_axis(data.present, order, axis=1),
         data.pairs(order, layout),
         data.query,
-        layout.start[sizes],
-        sizes,
-        data.recall >= FULL,
+        label,
     )
     key = jax.random.fold_in(key, 1)
     return _steps(params, data.weight, everything, layout, STEPS, draw, key)
@@ -351,16 +302,14 @@ def _independent(params: Params, given: tuple[Any, ...], key: jax.Array) -> jax.
 def _likelihood(
     layout: Layout, params: Params, given: tuple[Any, ...], key: jax.Array
 ) -> jax.Array:
-    candidate, present, pair, query, label, sizes, complete = given
+    candidate, present, pair, query, label = given
     first, second = jax.random.split(key)
     unary = _forward(params["candidate"], candidate, first, NOISE, FEATURE_DROPOUT)
     unary = jnp.where(present, unary, ABSENT)
     pairs = _forward(params["pair"], pair, second, dropped=FEATURE_DROPOUT)
     total = totals(layout, unary, pairs, query @ params["size"])
     right = jnp.take_along_axis(total, label[:, None], axis=1)[:, 0]
-    everything = jnp.take_along_axis(query @ params["complete"], sizes[:, None], axis=1)[:, 0]
-    unsure = optax.sigmoid_binary_cross_entropy(everything, complete.astype(jnp.float32))
-    return (jax.nn.logsumexp(total, axis=1) - right + unsure).mean()
+    return (jax.nn.logsumexp(total, axis=1) - right).mean()
 
 
 def totals(layout: Layout, unary: jax.Array, pairs: jax.Array, size: jax.Array) -> jax.Array:

@@ -64,9 +64,18 @@ class Pool:
         )
         return replace(self, chunks=chunks)
 
+    def only(self, places: npt.NDArray[np.int64]) -> Pool:
+        """With these of the candidates."""
+        return Pool(
+            self.question,
+            tuple(self.passages[i] for i in places),
+            tuple(self.chunks[i] for i in places),
+            self.query_embedding,
+        )
+
     def best(self, count: int) -> Pool:
         """With the first candidates alone."""
-        return Pool(self.question, self.passages[:count], self.chunks[:count], self.query_embedding)
+        return self.only(np.arange(min(count, len(self.chunks))))
 
 
 def load_pools(

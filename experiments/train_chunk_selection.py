@@ -4,8 +4,9 @@
 
 SET is anything that `experiments.retrieval_pools.load_sets` reads. Sets with a common first path
 are one data set; each counts the same, whatever its size. Each question is learned from as it is,
-and again with texts alone or the retriever's best few candidates, so that the value serves whoever
-has no embeddings or little to choose from; and all that again without titles, where a set has them.
+and again with texts alone or few candidates, so that the value serves whoever has no embeddings or
+little to choose from; and all that again without titles, where a set has them. Which sets are
+likely is learned from any few candidates, how likely they are from the retriever's best few.
 The simple questions that MuSiQue's are made of are a data set of their own: they have one place, as
 questions mostly do. So are the pseudo-questions of all corpora with titles
 (`experiments.pseudo_questions`), of half the weight.
@@ -24,14 +25,15 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.common import ROOT, run
-from experiments.evidence_training import Example, evidence_of, train
+from experiments.evidence_examples import Example, evidence_of
+from experiments.evidence_training import train
 from experiments.retrieval_pools import TOP, Pool, family_of, load_pools, load_pseudo_pools
 from games.chunk_selection.value import to_json
 from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 MODELS = 3
-FEWEST = 2  # candidates that are left of a question's
+FEWEST, FEWEST_BEST = 4, 2  # candidates that are left of a question's: any, the best
 PSEUDO_WEIGHT = 0.5  # of all pseudo-questions, against a data set
 
 
@@ -105,36 +107,47 @@ def lesson_of(name: str, pools: Sequence[Pool], seed: int = 0) -> Lesson:
 
 def examples_of(pools: Sequence[Pool], group: str, seed: int = 0) -> list[list[Example]]:
     """For each question, its examples and those of its steps, which are a group of their own."""
-    draw = np.random.default_rng(seed)
+    draw, best = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     return [
         [
-            *_examples(pool, group, draw),
-            *(x for step in pool.steps for x in _examples(step, f"{group}, steps", draw)),
+            *_examples(pool, group, draw, best),
+            *(x for step in pool.steps for x in _examples(step, f"{group}, steps", draw, best)),
         ]
         for pool in pools
     ]
 
 
-def _examples(given: Pool, group: str, draw: np.random.Generator) -> list[Example]:
-    """A question twice: as it is, and without embeddings, or with few candidates, or both; where
-    passages have titles four times, the last two without them.
+def _examples(
+    given: Pool, group: str, draw: np.random.Generator, draw_best: np.random.Generator
+) -> list[Example]:
+    """A question three times: as it is; and without embeddings, or with few candidates, or both,
+    any to learn to rank from, the best for the levels. Where passages have titles six times, the
+    last three without them.
     """
     titled = any(passage.title for passage in given.passages)
     examples = []
     for pool in (given, given.untitled()) if titled else (given,):
-        examples.append(
-            Example(pool.features, *evidence_of(pool.question, pool.passages), group=group)
-        )
+        examples.append(_example(pool, group, texts=False))
         kind = draw.integers(3)
-        few = fewer(pool, draw) if kind > 0 else pool
-        features = few.features if kind == 1 else few.text_features
-        examples.append(Example(features, *evidence_of(few.question, few.passages), group=group))
+        few = pool
+        if kind > 0:
+            few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
+        examples.append(replace(_example(few, group, texts=kind != 1), levels=False))
+        kind = draw_best.integers(3)
+        few = fewer(pool, draw_best) if kind > 0 else pool
+        examples.append(replace(_example(few, group, texts=kind != 1), ranks=False))
     return examples
+
+
+def _example(pool: Pool, group: str, *, texts: bool) -> Example:
+    evidence, share = evidence_of(pool.question, pool.passages)
+    features = pool.text_features if texts else pool.features
+    return Example(features, evidence, recall=share, group=group)
 
 
 def fewer(pool: Pool, draw: np.random.Generator) -> Pool:
     """With the retriever's best candidates alone: about as often 2 to 4 as 30 to 60."""
-    return pool.best(int(np.exp(draw.uniform(np.log(FEWEST), np.log(TOP)))))
+    return pool.best(int(np.exp(draw.uniform(np.log(FEWEST_BEST), np.log(TOP)))))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ class Configuration:
 def observe(problem: ChunkSelectionProblem, loss: float) -> Floats:
     """f64[OBSERVED] of a problem and the loss that greedy reached.
 
-    What it misses, its gap to the bound, how sure the value is, how much of it needs several chunks, how many
-    chunks the budget holds, how many there are, and how much they repeat each other.
+    What it misses, its gap to the bound, how sure the value is, how much of it needs several
+    chunks, how many the budget holds, how many there are, and how much they repeat each other.
     """
     chance = problem.probability
     sure = -float(chance @ np.log(np.maximum(chance, 1e-12))) / np.log(max(len(chance), 2))

@@ -8,9 +8,10 @@ and w are small networks on the features of a candidate and of a pair, b is line
 query. They are learned without the term of the retriever's rank. That comes in afterwards, because
 what they know is of other data sets than the query's. Part of the evidence may not be among the
 candidates: that G is all of it has a probability of its own, logistic in the features of the query
-for each size of G. What a selection is worth follows by expectation over G (`solution.py`), so it
-is not additive: a second hop is worth little without the first. The weights come from
-`python -m experiments.train_chunk_selection`.
+for each size of G. That, and b of no evidence at all, are learned last; they change how sure the
+value is, hardly which set it likes best. What a selection is worth follows by expectation over G
+(`solution.py`), so it is not additive: a second hop is worth little without the first. The weights
+come from `python -m experiments.train_chunk_selection`.
 """
 
 from __future__ import annotations
@@ -81,11 +82,17 @@ class EvidenceModel:
         pair = _network(self.pair, features.pair)
         return unary, pair, features.query @ self.size
 
-    def hypotheses(self, features: Features) -> Hypotheses:
-        """The most probable hypotheses of a query, by the mean of the ensemble."""
+    def set_terms(self, features: Features) -> tuple[Ints, Floats, Floats, Floats]:
+        """The hypotheses that are looked at, the first the empty one, and `scores` with the
+        retriever's rank in u.
+        """
         unary, pair, size = self.scores(features)
         unary -= RETRIEVER * np.log1p(rank_of(features.score))
-        members = enumerate_sets(unary.mean(axis=0))
+        return enumerate_sets(unary.mean(axis=0)), unary, pair, size
+
+    def hypotheses(self, features: Features) -> Hypotheses:
+        """The most probable hypotheses of a query, by the mean of the ensemble."""
+        members, unary, pair, size = self.set_terms(features)
         sizes = (members != NOBODY).sum(axis=1)
         each = np.stack(
             [

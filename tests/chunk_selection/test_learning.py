@@ -12,7 +12,8 @@ from selection_instances import random_problem
 
 from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
 from experiments import evidence_training
-from experiments.evidence_training import Example, layout_of, totals, train
+from experiments.evidence_examples import Example
+from experiments.evidence_training import layout_of, totals, train
 from experiments.train_chunk_configuration import constant, fit, held_out
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.features import make_features

@@ -17,7 +17,7 @@ from compiler_rl.retrieval import reciprocal_rank
 from experiments import bench_chunk_calibration, bench_chunk_transfer
 from experiments import chunk_evaluation as measures
 from experiments.common import Results
-from experiments.evidence_training import evidence_of
+from experiments.evidence_examples import evidence_of
 from experiments.pseudo_questions import pseudo_questions
 from experiments.retrieval_pools import Pool, family_of, load_sets
 from experiments.retrieval_sets import (
@@ -95,12 +95,15 @@ def test_examples_with_and_without_titles():
     pool = Pool(question, passages, chunks, None)
     assert [chunk.text for chunk in pool.untitled().chunks] == [p.text for p in passages]
     (found,) = examples_of([pool], "set")
-    assert [example.evidence for example in found[::2]] == [(1,), (1,)]
-    assert found[0].features.candidate[1].tolist() != found[2].features.candidate[1].tolist()
+    assert [(each.ranks, each.levels) for each in found] == [
+        *[(True, True), (True, False), (False, True)] * 2
+    ]
+    assert [example.evidence for example in found[::3]] == [(1,), (1,)]
+    assert found[0].features.candidate[1].tolist() != found[3].features.candidate[1].tolist()
     bare = replace(pool, passages=tuple(replace(p, title="") for p in passages))
-    assert [len(each) for each in examples_of([bare], "set")] == [2]
+    assert [len(each) for each in examples_of([bare], "set")] == [3]
     (found,) = examples_of([replace(bare, steps=(pool,))], "set")
-    assert [example.group for example in found] == ["set"] * 2 + ["set, steps"] * 4
+    assert [example.group for example in found] == ["set"] * 3 + ["set, steps"] * 6
 
 
 class Lengths:
