@@ -8,7 +8,7 @@ softmaxes, trained to maximise what they are expected to earn: a low loss, less 
 token-F1 for the price of tokens; and for evaluations and exploration, which a reranker's search
 has, the evidence that the search ends with, less a price for evaluations. The reranker there is a
 judge that knows the evidence, but for noise. A policy gives way to the best constant if it does not
-earn more on questions that neither was fitted on.
+earn more than that on questions that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -109,10 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is earned on the half of the questions that a policy and a constant were not fitted on.
+    """What is earned by a policy on the half of the questions that it was not fitted on.
 
-    `oracle` has the best value of each question; `error` is the standard error of the policy less
-    the constant.
+    Beside it the constant that is best on all questions, and the best value of each question;
+    `error` is the standard error of the policy less the constant.
     """
 
     policy: float
@@ -129,13 +129,12 @@ class HeldOut:
 
 def held_out(states: Floats, earned: Floats, part: npt.NDArray[np.int64]) -> HeldOut:
     """By halves `part` i64[Q] of the states [Q, OBSERVED] and what is earned [Q, values]."""
-    chosen = np.zeros((2, len(states)))
+    policy = np.zeros(len(states))
     for half in (0, 1):
         own, other = part == half, part != half
-        for row, weights in enumerate((fit(states[other], earned[other]), constant(earned[other]))):
-            best = np.argmax(states[own] @ weights, axis=1)
-            chosen[row, own] = earned[own][np.arange(len(best)), best]
-    policy, fixed = chosen
+        best = np.argmax(states[own] @ fit(states[other], earned[other]), axis=1)
+        policy[own] = earned[own][np.arange(len(best)), best]
+    fixed = earned[:, np.argmax(earned.mean(axis=0))]
     return HeldOut(
         policy=float(policy.mean()),
         constant=float(fixed.mean()),
