@@ -39,6 +39,7 @@ from hlo_frontend.errors import InputError
 # Name of the block: the benchmark of its results, and the table that it shows.
 TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "agent": (bench_agent.NAME, bench_agent.table),
+    "portfolio": (bench_agent.NAME, bench_agent.table),
     "co_scheduling": (bench_co_scheduling.NAME, bench_co_scheduling.short_table),
     "mapping": (bench_memory_mapping.NAME, bench_memory_mapping.table),
     "large": (bench_memory_mapping.NAME, bench_memory_mapping.large_table),
