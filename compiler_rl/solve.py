@@ -15,10 +15,12 @@ from typing import Any
 from compiler_rl.agent import weight_file
 from compiler_rl.search import play
 from compiler_rl.search.worker import Worker
+from compiler_rl.warm import games_of
 from games.base import Baseline, Game, Result, StochasticGame
 from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
+GAMES_SHARE = 0.3  # of that time, at most, for the games of an agent that is warm
 PATIENCE = 0.4  # of that time: so long local search leaves a core to search, and waits for it
 DEFAULT_SIMULATIONS = 16  # a move
 # Seconds that a process of search takes to start, with all that it needs compiled before. With
@@ -81,7 +83,7 @@ def solve(
         workers: threads of local search.
         agent: `default`, the agent that is shipped for the game, if one is; a weight file of
             `compiler-rl train`; or `none`: search follows the game's own prior. It joins where
-            there are more than a few seconds and workers.
+            there are more than a few seconds and workers, or `warm_up` was called.
         report: called with the result of each method as it ends.
 
     Returns:
@@ -113,6 +115,9 @@ def solve(
             pass  # search over recorded scenarios would see their future
         elif simulations is None:
             left = max(deadline - time.perf_counter(), 0.0)
+            played = games_of(game, problem, weights, seconds=GAMES_SHARE * left, seed=seed)
+            if played is not None:
+                best.add(played)
             if left > SEARCH_START and workers > 1:
                 search = Worker(
                     problem,

@@ -2,13 +2,11 @@
 
 The problems are those of a game's generator that are never trained on. Each agent (a weight file of
 `compiler-rl train`) plays by its policy alone, greedily and as the best of 32 games with noise, and
-with search; `portfolio` is `solve()` with the shipped agent, without an exact solver: with two
-threads, or one, so that seconds are those of the processor as for the other methods; without local
-search it is the better of the heuristics and the first agent's `search_with`. `games given` is
-local search from the best of 32 games of the first agent, whose time is not counted: more than that
-its games cannot be worth as a start. What JAX and numba compile is not counted, except where
-`solve()` starts a process for search: that is in its time. A batch of games that has begun is
-played to its end, so the seconds are beside the gaps.
+with search. `portfolio` is `solve()` with the shipped agent warmed up, without an exact solver:
+with two threads, or one, so that seconds are those of the processor as for the other methods.
+Without local search it is the better of the heuristics and the first agent's `search_with`. What
+JAX and numba compile is not counted, except where `solve()` starts a process for search: that is in
+its time. A batch of games that has begun is played to its end, so the seconds are beside the gaps.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ from compiler_rl.agent.evaluation import BATCH
 from compiler_rl.agent.sampling import Player, search_with
 from compiler_rl.agent.weights import Agent, load, new_agent, shape_of
 from compiler_rl.solve import solve
+from compiler_rl.warm import warm_up
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from games.base import Game, Result
 from games.registry import GAMES, get_game
@@ -82,11 +81,11 @@ def _methods(game: Game, agents: dict[str, Agent]) -> Iterator[tuple[str, Method
     yield "annealing", _baseline(solvers.BASELINES["annealing"] if exact else solvers.IMPROVE)
     yield "cp_sat", _baseline(solvers.BASELINES[exact] if exact else solvers.EXACT.solve)
     yield "portfolio, no agent", partial(_portfolio, "none", 2)
+    yield "portfolio, no agent, one thread", partial(_portfolio, "none", 1)
     yield "portfolio", partial(_portfolio, "default", 2)
     yield "portfolio, one thread", partial(_portfolio, "default", 1)
     first = next(iter(agents))
     yield "portfolio, no local search", _Searched(agents[first], solvers)
-    yield "local search, games given", _Given(agents[first], solvers)
     for name, agent in agents.items():
         yield f"{name}, greedy", _Played(agent, 1, batch=1)
         yield f"{name}, best of {BATCH}", _Played(agent, 1)
@@ -141,21 +140,6 @@ class _Searched:
         )
 
 
-class _Given:
-    """Local search from the best of an agent's games."""
-
-    def __init__(self, agent: Agent, solvers: Any) -> None:
-        self.player = Player(agent, simulations=1, batch=BATCH)
-        self.solvers = solvers
-
-    def __call__(self, problem: Any, time_limit: float, seed: int) -> Result[Any]:
-        start = self.player.solve(problem, seed=seed)
-        found: Result[Any] = self.solvers.IMPROVE(
-            problem, time_limit=time_limit, seed=seed, start=start.solution
-        )
-        return found
-
-
 def _heuristic(solvers: Any, problem: Any, time_limit: float, seed: int) -> Result[Any]:
     found = [
         heuristic(problem, time_limit=time_limit, seed=seed)
@@ -169,6 +153,7 @@ def _baseline(solver: Any) -> Method:
 
 
 def _portfolio(agent: str, workers: int, problem: Any, time_limit: float, seed: int) -> Result[Any]:
+    warm_up(problem, agent=agent)
     return solve(problem, time_limit=time_limit, seed=seed, workers=workers, agent=agent)
 
 

@@ -19,8 +19,10 @@ from games.memory_mapping.problem import Ints, MemoryMappingProblem
 from games.memory_mapping.solution import FastInterval, Mapping, objective
 from hlo_frontend.program import CopyWindow
 
-# Shares of the whole budget: one annealing from hot to cold each, the first a quick one.
+# Shares of the whole budget: one annealing from hot to cold each. From nothing the first is a quick
+# one; from a start the second is from nothing, and the better one goes on.
 CYCLES = (1 / 7, 2 / 7, 2 / 7, 2 / 7)
+CYCLES_FROM_START = (1 / 5, 1 / 5, 1 / 5, 1 / 5, 1 / 5)
 # Where cycles start, in savings of a typical second of traffic: from a saving as a whole they leave
 # the incumbent for good. Chosen on training problems, see experiments/README.md.
 HOT = 0.1
@@ -122,33 +124,40 @@ class Search:
         self.hot = HOT * typical
 
     def run(self, best: Incumbent, moves: int | None) -> None:
-        """All cycles, each from the incumbent that the one before left.
+        """All cycles, each from the incumbent, but for one from nothing beside a given start.
 
-        Where offsets were hard to find, the last one goes into every gap: strictly, and not so
-        hot that it would forget what it starts from.
+        A cycle does not leave a bad start for good, and does not find back to a good one. Where
+        offsets were hard to find, the last one goes into every gap: strictly, and not so hot that
+        it would forget what it starts from.
         """
         search = self
-        for index, share in enumerate(CYCLES):
+        nothing = Mapping(())
+        cycles = CYCLES_FROM_START if best.mapping.intervals else CYCLES
+        for index, share in enumerate(cycles):
             hot = self.hot
-            if index == len(CYCLES) - 1 and self.crowded:
+            if index == len(cycles) - 1 and self.crowded:
                 search, hot = self._strict_copy(), WARM * self.hot
+            start = nothing if index == 1 and cycles is CYCLES_FROM_START else best.mapping
             if moves is None:
                 left = self.deadline - time.perf_counter()
-                self.moves += search.cycle(best, hot, None, left * share / sum(CYCLES[index:]))
+                seconds = left * share / sum(cycles[index:])
+                self.moves += search.cycle(best, start, hot, None, seconds)
             else:
-                self.moves += search.cycle(best, hot, int(moves * share), math.inf)
+                self.moves += search.cycle(best, start, hot, int(moves * share), math.inf)
             if self._over():
                 break
 
     def _over(self) -> bool:
         return self.stop.is_set() or time.perf_counter() >= self.deadline
 
-    def cycle(self, best: Incumbent, hot: float, moves: int | None, seconds: float) -> int:
-        """One annealing from hot to cold, from the incumbent, for `moves` or else `seconds`.
+    def cycle(
+        self, best: Incumbent, start: Mapping, hot: float, moves: int | None, seconds: float
+    ) -> int:
+        """One annealing from hot to cold, from a mapping, for `moves` or else `seconds`.
 
         Returns the number of moves made.
         """
-        wishes = wishes_of(self.problem, best.mapping.intervals)
+        wishes = wishes_of(self.problem, start.intervals)
         state = self.load(wishes)
         value = float(state.total[0])
         begun = time.perf_counter()

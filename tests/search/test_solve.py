@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from compiler_rl import warm
+from compiler_rl.agent import weight_file
 from compiler_rl.solve import solve
 from games.base import Result
 from games.offset_allocation import GAME
@@ -72,3 +74,36 @@ def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch,
     else:
         assert found.objective == best.objective
         assert all(seconds < 2.8 for _, seconds, _ in others)
+
+
+def test_a_warm_agent_joins_where_its_games_fit(monkeypatch):
+    monkeypatch.setattr(warm, "_ready", {})
+    monkeypatch.setattr(warm, "BATCHES", (2, 1))
+    problem = replace(tight(5, buffers=24, times=24, capacity=200), capacity=1000)
+    weights = weight_file.find("default", GAME.name)
+    ask = {"seconds": 60.0, "seed": 0}
+    assert warm.games_of(GAME, problem, weights, **ask) is None
+    warm.warm_up(problem)
+    games = warm.games_of(GAME, problem, weights, **ask)
+    assert games.detail["games"] == 2
+    assert GAME.validate(problem, games.solution) == []
+    assert warm.games_of(GAME, problem, None, **ask) is None
+    assert warm.games_of(GAME, problem, weights, seconds=0.0, seed=0) is None
+
+    def improve(problem, *, start, **options):
+        del problem, options
+        return Result("improve", start, float("inf"))
+
+    monkeypatch.setattr(solvers, "IMPROVE", improve)
+    found = solve(problem, time_limit=3.0, workers=1)
+    assert found.detail["methods"]["agent"]["objective"] == games.objective
+    assert "agent" not in solve(problem, time_limit=3.0, workers=1, agent="none").detail["methods"]
+    # Another size of problem is not warm.
+    larger = tight(5, buffers=150, times=60, capacity=200)
+    assert warm.games_of(GAME, larger, weights, **ask) is None
+
+
+def test_warm_up_leaves_games_without_an_agent_alone(monkeypatch):
+    monkeypatch.setattr(warm, "_ready", {})
+    warm.warm_up(tight(5, buffers=24, times=24, capacity=200), agent="none")
+    assert warm._ready == {}
