@@ -30,7 +30,7 @@ ROOT = 0
 LEAST_RANGE = 1e-8  # that of mctx
 # Nodes of a path that are backed up at once: at most MOST, as paths are short in small trees, one
 # for every PER simulations. Measured by `experiments.bench_search`.
-MOST, PER = 8, 32
+MOST, PER = 4, 32
 _UNVISITED = -1
 _MASKED = float(np.finfo(np.float32).min)
 
@@ -152,10 +152,13 @@ class Tree:
         visits: i32[B, N].
         over: bool[B, N].
         values, raw_values: f32[B, N] backed up to the node; what was estimated first.
-        parents, actions: i32[B, N] where the node hangs.
-        follow: i32[B, N] the action to be followed from it, below the root.
+        actions, rewards: i32[B, N], f32[B, N] of the edge that leads to the node.
+        follow, following: i32[B, N] the action to be followed from the node, if it is not the root,
+            and the child that it leads to, -1 if there is none yet.
         children: i32[B, N, A] index of the child, -1 if it was never visited.
-        logits, rewards, child_values: f32[B, N, A]. child_visits: i32[B, N, A].
+        logits, policy: f32[B, N, A] of the node, and their softmax.
+        child_visits, child_q: i32[B, N, A], f32[B, N, A] reward and value of what follows.
+        root_q: f32[B, A] the root's completed Q-values.
     """
 
     states: jax.Array
@@ -163,14 +166,16 @@ class Tree:
     visits: jax.Array
     values: jax.Array
     raw_values: jax.Array
-    parents: jax.Array
     actions: jax.Array
+    rewards: jax.Array
     follow: jax.Array
+    following: jax.Array
     children: jax.Array
     logits: jax.Array
-    rewards: jax.Array
-    child_values: jax.Array
+    policy: jax.Array
     child_visits: jax.Array
+    child_q: jax.Array
+    root_q: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -231,23 +236,21 @@ def search(
 
     def simulate(index: jax.Array, tree: Tree) -> Tree:
         wanted = considered[count, index]
-        first = _root_action(tree, settings, gumbel, wanted)
-        way = _descend(tree, first)
+        visits = tree.child_visits[:, ROOT]
+        way = _descend(tree, _best_of(root.logits, gumbel, tree.root_q, visits, wanted))
         state = unpack(tree.states[everyone, way.node], root.state)
         node, reward = model.step(arrays, state, way.action)
-        tree = _add(tree, settings, index + 1, way, node, reward)
-        return _back_up(tree, settings, way, node.value)
+        tree = _add(tree, index + 1, way, node, reward)
+        return _back_up(tree, settings, way, reward, node.value)
 
     tree = _plant(root, settings, buffer)
     runs = settings.simulations if simulations is None else simulations
     tree = jax.lax.fori_loop(0, runs, simulate, tree)
 
     visits = tree.child_visits[:, ROOT]
-    completed = _completed(tree, settings, everyone, jnp.full(batch, ROOT))
-    most = visits.max(axis=-1)
-    action = _best_of(root.logits, gumbel, completed, visits, most)
+    action = _best_of(root.logits, gumbel, tree.root_q, visits, visits.max(axis=-1))
     child = tree.children[everyone, ROOT, action]
-    improved = jnp.where(legal, root.logits + completed, _MASKED)
+    improved = jnp.where(legal, root.logits + tree.root_q, _MASKED)
     return Found(
         action=action,
         policy=jax.nn.softmax(improved),
@@ -258,7 +261,7 @@ def search(
             value=tree.raw_values[everyone, child],
             done=tree.over[everyone, child],
         ),
-        reward=tree.rewards[everyone, ROOT, action],
+        reward=tree.rewards[everyone, child],
         tree=tree,
     )
 
@@ -327,21 +330,26 @@ def _plant(root: Node, settings: Settings, buffer: jax.Array) -> Tree:
     nodes = (batch, settings.simulations + 1)
     edges = (*nodes, num_actions)
     zeros = jnp.zeros(nodes)
-    return Tree(
+    tree = Tree(
         states=buffer.at[:, ROOT].set(pack(root.state)),
         over=jnp.zeros(nodes, jnp.bool_).at[:, ROOT].set(root.done),
         visits=jnp.zeros(nodes, jnp.int32).at[:, ROOT].set(1),
         values=zeros.at[:, ROOT].set(root.value),
         raw_values=zeros.at[:, ROOT].set(root.value),
-        parents=jnp.full(nodes, _UNVISITED),
         actions=jnp.full(nodes, _UNVISITED),
+        rewards=zeros,
         follow=jnp.zeros(nodes, jnp.int32),
+        following=jnp.full(nodes, _UNVISITED),
         children=jnp.full(edges, _UNVISITED),
         logits=jnp.zeros(edges).at[:, ROOT].set(root.logits),
-        rewards=jnp.zeros(edges),
-        child_values=jnp.zeros(edges),
+        policy=jnp.zeros(edges).at[:, ROOT].set(jax.nn.softmax(root.logits)),
         child_visits=jnp.zeros(edges, jnp.int32),
+        child_q=jnp.zeros(edges),
+        root_q=jnp.zeros_like(root.logits),
     )
+    everyone = jnp.arange(batch)
+    completed = _completed(tree, settings, everyone, jnp.full(batch, ROOT))
+    return replace(tree, root_q=completed)
 
 
 class _Way(NamedTuple):
@@ -371,45 +379,50 @@ def _descend(tree: Tree, action: jax.Array) -> _Way:
         way, child, level = at
         going = child != _UNVISITED
         node = jnp.where(going, child, way.node)
-        action = jnp.where(going, tree.follow[everyone, node], way.action)
-        child = jnp.where(going, tree.children[everyone, node, action], child)
-        way = _Way(node, action, way.path.at[level].set(node), way.depth + going)
-        return way, child, level + 1
+        way = way._replace(
+            node=node, path=way.path.at[level].set(node), depth=way.depth + going
+        )
+        # A node that is an end stays one.
+        return way, jnp.where(going, tree.following[everyone, node], child), level + 1
 
     roots = jnp.full(batch, ROOT)
     path = jnp.zeros((nodes, batch), jnp.int32)
     way = _Way(roots, action, path, jnp.ones(batch, jnp.int32))
     start = (way, tree.children[everyone, ROOT, action], jnp.int32(1))
-    return jax.lax.while_loop(on_the_way, down, start)[0]
+    way = jax.lax.while_loop(on_the_way, down, start)[0]
+    below = tree.follow[everyone, way.node]
+    return way._replace(action=jnp.where(way.node == ROOT, action, below))
 
 
-def _add(
-    tree: Tree, settings: Settings, index: jax.Array, way: _Way, node: Node, reward: jax.Array
-) -> Tree:
+def _add(tree: Tree, index: jax.Array, way: _Way, node: Node, reward: jax.Array) -> Tree:
     """A new node in each tree, at the same index."""
     everyone = jnp.arange(way.node.shape[0])
-    tree = replace(
+    policy = jax.nn.softmax(node.logits)
+    return replace(
         tree,
         states=tree.states.at[:, index].set(pack(node.state)),
         over=tree.over.at[:, index].set(node.done),
         visits=tree.visits.at[:, index].set(1),
         values=tree.values.at[:, index].set(node.value),
         raw_values=tree.raw_values.at[:, index].set(node.value),
-        parents=tree.parents.at[:, index].set(way.node),
         actions=tree.actions.at[:, index].set(way.action),
+        rewards=tree.rewards.at[:, index].set(reward),
+        # Its actions have one Q-value for all, so that the policy decides.
+        follow=tree.follow.at[:, index].set(_first_largest(policy)),
         children=tree.children.at[everyone, way.node, way.action].set(index),
         logits=tree.logits.at[:, index].set(node.logits),
-        rewards=tree.rewards.at[everyone, way.node, way.action].set(reward),
+        policy=tree.policy.at[:, index].set(policy),
     )
-    first = _inner_action(tree, settings, everyone, jnp.full_like(everyone, index))
-    return replace(tree, follow=tree.follow.at[:, index].set(first))
 
 
-def _back_up(tree: Tree, settings: Settings, way: _Way, value: jax.Array) -> Tree:
-    """The new nodes' values f32[B] go up to the roots."""
+def _back_up(
+    tree: Tree, settings: Settings, way: _Way, reward: jax.Array, value: jax.Array
+) -> Tree:
+    """The new nodes' rewards and values f32[B] go up to the roots."""
     batch, nodes = tree.visits.shape
     everyone = jnp.arange(batch)
     block = min(MOST, max(1, settings.simulations // PER))
+    trees = jnp.tile(everyone, block)
 
     def on_the_way(at: tuple[Tree, jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return at[3] < way.depth.max()
@@ -423,56 +436,60 @@ def _back_up(tree: Tree, settings: Settings, way: _Way, value: jax.Array) -> Tre
         node = way.path[jnp.maximum(level, 0), everyone]
         child = way.path[jnp.clip(level + 1, 0, nodes - 1), everyone]
         action = jnp.where(step == 0, way.action, tree.actions[everyone, child])
-        reward = tree.rewards[everyone, node, action]
+        gained = jnp.where(step == 0, reward, tree.rewards[everyone, child])
         count = tree.visits[everyone, node]
         gains = []
         for place in range(block):
-            gain = reward[place] + gain
+            gain = gained[place] + gain
             gains.append(gain)
         if settings.backup == "mean":
             value = (tree.values[everyone, node] * count + jnp.stack(gains)) / (count + 1.0)
         else:
-            value = _largest(tree, node, action, below)
+            value = _largest(tree, node, action, gained, below)
         # Above the root: beyond the end, which drops what is written.
         row = jnp.where(level >= 0, node, nodes)
-        passed = jnp.concatenate([below[None], value[:-1]])
+        passed = gained + jnp.concatenate([below[None], value[:-1]])
         tree = replace(
             tree,
             values=tree.values.at[everyone, row].set(value, mode="drop"),
             visits=tree.visits.at[everyone, row].set(count + 1, mode="drop"),
-            child_values=tree.child_values.at[everyone, row, action].set(passed, mode="drop"),
+            child_q=tree.child_q.at[everyone, row, action].set(passed, mode="drop"),
             child_visits=tree.child_visits.at[everyone, row, action].add(1, mode="drop"),
         )
-        trees = jnp.broadcast_to(everyone, node.shape)
-        first = _inner_action(tree, settings, trees.reshape(-1), node.reshape(-1))
-        follow = tree.follow.at[everyone, row].set(first.reshape(row.shape), mode="drop")
-        return replace(tree, follow=follow), gain, value[-1], done + block
+        completed = _completed(tree, settings, trees, node.reshape(-1))
+        follow = _inner_action(tree, completed, trees, node.reshape(-1)).reshape(row.shape)
+        top = way.depth - 1 - done  # the root's place in the block
+        of_root = completed.reshape(block, batch, -1)[jnp.clip(top, 0, block - 1), everyone]
+        tree = replace(
+            tree,
+            follow=tree.follow.at[everyone, row].set(follow, mode="drop"),
+            following=tree.following.at[everyone, row].set(
+                tree.children[everyone, node, follow], mode="drop"
+            ),
+            root_q=jnp.where((top < block)[:, None] & (top >= 0)[:, None], of_root, tree.root_q),
+        )
+        return tree, gain, value[-1], done + block
 
     return jax.lax.while_loop(on_the_way, up, (tree, value, value, jnp.int32(0)))[0]
 
 
-def _largest(tree: Tree, node: jax.Array, action: jax.Array, below: jax.Array) -> jax.Array:
+def _largest(
+    tree: Tree, node: jax.Array, action: jax.Array, reward: jax.Array, below: jax.Array
+) -> jax.Array:
     """f32[K, B]: the largest of what follows the actions of the nodes i32[K, B] of a path.
 
-    `below` f32[B] is the value of the node below the first one; `action` leads there.
+    `below` f32[B] is the value of the node below the first one; `action` and `reward` lead there.
     """
     everyone = jnp.arange(below.shape[0])
-    reward, known = tree.rewards[everyone, node], tree.child_values[everyone, node]
+    known = tree.child_q[everyone, node]
     seen = tree.child_visits[everyone, node] > 0
     values = []
     for place in range(len(node)):
-        taken = jax.nn.one_hot(action[place], reward.shape[-1], dtype=jnp.bool_)
-        followed = reward[place] + jnp.where(taken, below[:, None], known[place])
+        taken = jax.nn.one_hot(action[place], known.shape[-1], dtype=jnp.bool_)
+        followed = jnp.where(taken, (reward[place] + below)[:, None], known[place])
         below = jnp.where(seen[place] | taken, followed, -jnp.inf).max(axis=-1)
         values.append(below)
     return jnp.stack(values)
-
-
-def _root_action(tree: Tree, settings: Settings, gumbel: jax.Array, wanted: jax.Array) -> jax.Array:
-    visits = tree.child_visits[:, ROOT]
-    everyone = jnp.arange(visits.shape[0])
-    completed = _completed(tree, settings, everyone, jnp.full_like(everyone, ROOT))
-    return _best_of(tree.logits[:, ROOT], gumbel, completed, visits, wanted)
 
 
 def _best_of(
@@ -487,16 +504,23 @@ def _best_of(
     score = jnp.maximum(-1e9, gumbel + centred + completed)
     score = jnp.where(visits == wanted[:, None], score, -jnp.inf)
     score = jnp.where(logits > _MASKED, score, -jnp.inf)
-    return jnp.argmax(score, axis=-1).astype(jnp.int32)
+    return _first_largest(score)
 
 
-def _inner_action(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array) -> jax.Array:
+def _inner_action(
+    tree: Tree, completed: jax.Array, trees: jax.Array, node: jax.Array
+) -> jax.Array:
     """i32[K]: the action of each of K nodes whose visits lag most behind the improved policy."""
-    visits = tree.child_visits[trees, node]
-    logits = tree.logits[trees, node]
-    policy = jax.nn.softmax(logits + _completed(tree, settings, trees, node))
-    lag = policy - visits / (1 + visits.sum(axis=-1, keepdims=True))
-    return jnp.argmax(lag, axis=-1).astype(jnp.int32)
+    policy = jax.nn.softmax(tree.logits[trees, node] + completed)
+    shares = tree.child_visits[trees, node] / tree.visits[trees, node][:, None]
+    return _first_largest(policy - shares)
+
+
+def _first_largest(scores: jax.Array) -> jax.Array:
+    """i32[K]: `argmax` of f32[K, A]; two plain reductions are four times as fast as one of pairs."""
+    places = jnp.arange(scores.shape[-1], dtype=jnp.int32)
+    largest = scores == scores.max(axis=-1, keepdims=True)
+    return jnp.where(largest, places, scores.shape[-1]).min(axis=-1)
 
 
 def _completed(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array) -> jax.Array:
@@ -504,14 +528,13 @@ def _completed(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array
 
     Actions without a visit get the mixed value of the paper's appendix D.
     """
-    visits = tree.child_visits[trees, node]
-    q = tree.rewards[trees, node] + tree.child_values[trees, node]
+    visits, q = tree.child_visits[trees, node], tree.child_q[trees, node]
     visited = visits > 0
-    prior = jnp.maximum(float(np.finfo(np.float32).tiny), jax.nn.softmax(tree.logits[trees, node]))
+    prior = jnp.maximum(float(np.finfo(np.float32).tiny), tree.policy[trees, node])
     seen = jnp.where(visited, prior, 0.0).sum(axis=-1, keepdims=True)
     mean = jnp.where(visited, prior * q / jnp.where(visited, seen, 1.0), 0.0).sum(axis=-1)
-    total = visits.sum(axis=-1)
-    mixed = (tree.raw_values[trees, node] + total * mean) / (total + 1)
+    count = tree.visits[trees, node]  # one more than its actions have
+    mixed = (tree.raw_values[trees, node] + (count - 1) * mean) / count
     q = jnp.where(visited, q, mixed[:, None])
     if settings.rescale:
         low, high = q.min(axis=-1, keepdims=True), q.max(axis=-1, keepdims=True)

@@ -100,7 +100,6 @@ def test_trees_are_those_of_mctx(simulations, considered, least_range):
         (ours.tree.visits, tree.node_visits),
         (ours.tree.children, tree.children_index),
         (ours.tree.child_visits, tree.children_visits),
-        (ours.tree.parents, tree.parents),
         (ours.tree.actions, tree.action_from_parent),
     ]:
         np.testing.assert_array_equal(mine, other)
@@ -108,8 +107,7 @@ def test_trees_are_those_of_mctx(simulations, considered, least_range):
         (ours.policy, theirs.action_weights),
         (ours.tree.values, tree.node_values),
         (ours.tree.raw_values, tree.raw_values),
-        (ours.tree.rewards, tree.children_rewards),
-        (ours.tree.child_values, tree.children_values),
+        (ours.tree.child_q, tree.children_rewards + tree.children_values),
         (ours.value, tree.node_values[:, 0]),
     ]:
         np.testing.assert_allclose(mine, other, atol=1e-5)
@@ -167,7 +165,7 @@ def test_the_largest_value_is_backed_up():
     root = model.root(arrays, jax.vmap(model.game.init)(arrays))
     settings = Settings(simulations=256, backup="max")
     tree = search(model, settings, arrays, root, jax.random.key(0)).tree
-    children = np.asarray(tree.rewards + tree.child_values)
+    children = np.asarray(tree.child_q)
     children = np.where(np.asarray(tree.child_visits) > 0, children, -np.inf).max(axis=-1)
     visited = np.asarray(tree.visits)
     np.testing.assert_allclose(
