@@ -8,9 +8,10 @@ that the completed Q-values improve.
 The trees are those of `mctx.gumbel_muzero_policy`, value by value (`tests/search` holds the two
 against each other). What differs is the work. The way back up a simulation is for the whole batch
 and several nodes of a path at once, and writes single entries, where mctx has a vectorised `while`
-that copies the arrays of all trees at each level. Each node keeps the action that is to be followed
-from it, which changes only when a simulation comes back through it, so that the way down is a few
-lookups a level. And the number of simulations may be known only at run time.
+that copies the arrays of all trees at each level. Each node keeps its policy, and the action that
+is to be followed from it with the child that it leads to, which change only when a simulation comes
+back through it, so that the way down is one lookup a level. And the number of simulations may be
+known only at run time.
 
 Shapes: B games in the batch, N = simulations + 1 nodes in a tree, A actions.
 """
@@ -379,9 +380,7 @@ def _descend(tree: Tree, action: jax.Array) -> _Way:
         way, child, level = at
         going = child != _UNVISITED
         node = jnp.where(going, child, way.node)
-        way = way._replace(
-            node=node, path=way.path.at[level].set(node), depth=way.depth + going
-        )
+        way = way._replace(node=node, path=way.path.at[level].set(node), depth=way.depth + going)
         # A node that is an end stays one.
         return way, jnp.where(going, tree.following[everyone, node], child), level + 1
 
@@ -507,9 +506,7 @@ def _best_of(
     return _first_largest(score)
 
 
-def _inner_action(
-    tree: Tree, completed: jax.Array, trees: jax.Array, node: jax.Array
-) -> jax.Array:
+def _inner_action(tree: Tree, completed: jax.Array, trees: jax.Array, node: jax.Array) -> jax.Array:
     """i32[K]: the action of each of K nodes whose visits lag most behind the improved policy."""
     policy = jax.nn.softmax(tree.logits[trees, node] + completed)
     shares = tree.child_visits[trees, node] / tree.visits[trees, node][:, None]
@@ -517,10 +514,10 @@ def _inner_action(
 
 
 def _first_largest(scores: jax.Array) -> jax.Array:
-    """i32[K]: `argmax` of f32[K, A]; two plain reductions are four times as fast as one of pairs."""
-    places = jnp.arange(scores.shape[-1], dtype=jnp.int32)
+    """i32[K]: `argmax` of f32[K, A]; two plain reductions are several times as fast."""
+    last = scores.shape[-1] - 1
     largest = scores == scores.max(axis=-1, keepdims=True)
-    return jnp.where(largest, places, scores.shape[-1]).min(axis=-1)
+    return jnp.where(largest, jnp.arange(last + 1, dtype=jnp.int32), last).min(axis=-1)
 
 
 def _completed(tree: Tree, settings: Settings, trees: jax.Array, node: jax.Array) -> jax.Array:

@@ -79,16 +79,28 @@ def by_mctx(model, settings, arrays, root, key, *, simulations):
         simulations,
         invalid_actions=root.logits <= gumbel._MASKED,
         max_num_considered_actions=settings.considered,
-        qtransform=partial(mctx.qtransform_completed_by_mix_value, epsilon=settings.least_range),
+        qtransform=partial(
+            mctx.qtransform_completed_by_mix_value,
+            rescale_values=settings.rescale,
+            epsilon=settings.least_range,
+        ),
     )
 
 
 @pytest.mark.parametrize("simulations", [1, 16, 256])
-@pytest.mark.parametrize(("considered", "least_range"), [(2, 1e-8), (16, 1e-8), (16, 2.0)])
-def test_trees_are_those_of_mctx(simulations, considered, least_range):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"considered": 2},
+        {"considered": 16},
+        {"considered": 16, "least_range": 2.0},
+        {"considered": 16, "rescale": False},
+    ],
+)
+def test_trees_are_those_of_mctx(simulations, options):
     batch = 12
     model = Model(RandomTree(), arrays_axis=0)
-    settings = Settings(simulations=simulations, considered=considered, least_range=least_range)
+    settings = Settings(simulations=simulations, **options)
     arrays = jnp.arange(batch) * 31
     root = jax.jit(model.root)(arrays, jax.vmap(model.game.init)(arrays))
     key = jax.random.key(simulations)
