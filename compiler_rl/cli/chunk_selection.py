@@ -1,4 +1,4 @@
-"""`compiler-rl select`: the chunks for a context, and `compiler-rl evaluate select`."""
+"""`compiler-rl select`: the chunks for a context, `evaluate select`, and `calibrate`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,32 @@ from games.chunk_selection.chunk import (
     write_jsonl,
 )
 from games.chunk_selection.solution import Selection
+from games.chunk_selection.value import EvidenceModel, load_model, to_json
 from games.files import replace_file
 from hlo_frontend.errors import InputError
 
 SCHEMA = "compiler-rl/selection/1"
 
+SetPath = Annotated[
+    Path,
+    typer.Argument(
+        help="BEIR folder, Chroma chunking folder, or HotpotQA, 2WikiMultihopQA or MuSiQue file."
+    ),
+]
+Queries = Annotated[int | None, typer.Option(help="Only so many of the questions.")]
+Dense = Annotated[
+    bool, typer.Option(help="Sentence embeddings beside BM25, where the extra rag is there.")
+]
+Value = Annotated[
+    Path | None,
+    typer.Option(help="A value by `compiler-rl calibrate`; the package's if not given."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the game's commands."""
     app.command(name="select")(select_chunks)
+    app.command(name="calibrate")(calibrate)
     evaluate_commands.command(name="select")(evaluate_select)
 
 
@@ -68,6 +85,7 @@ def select_chunks(
     time_limit: Annotated[
         float | None, typer.Option(help="Seconds for more search; milliseconds if not given.")
     ] = None,
+    value: Value = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
 ) -> None:
     """Chooses and orders the chunks that answer a question within a token budget."""
@@ -79,6 +97,7 @@ def select_chunks(
         raise InputError(f"--plot {plot}: expected a name ending in {', '.join(picture.PLOTS)}")
     weights = None if position_weights is None else _numbers(position_weights)
     asked = None if query_embedding is None else _embedding(query_embedding)
+    model = _model(value)
     given = read_jsonl(chunks)
     with console.status("selecting"):
         found = select(
@@ -88,11 +107,18 @@ def select_chunks(
             query_embedding=asked,
             cost_weight=_price(cost_weight),
             position_weights=weights,
+            model=model,
             seed=seed,
             time_limit=time_limit,
         )
     problem = problem_of(
-        query, given, budget, query_embedding=asked, cost_weight=found.trace.cost_weight, notes=[]
+        query,
+        given,
+        budget,
+        query_embedding=asked,
+        cost_weight=found.trace.cost_weight,
+        model=model,
+        notes=[],
     )
     rows = _rows(found)
     faults = validator.validate_rows(problem, rows, found.trace.loss)
@@ -132,6 +158,10 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--position-weights {text}: expected numbers such as 1,0.5,0.8") from None
+
+
+def _model(path: Path | None) -> EvidenceModel | None:
+    return None if path is None else load_model(path)
 
 
 def _embedding(path: Path) -> Any:
@@ -199,21 +229,14 @@ def _plain(text: str) -> str:
 
 
 def evaluate_select(
-    path: Annotated[
-        Path,
-        typer.Argument(
-            help="BEIR folder, Chroma chunking folder, or HotpotQA, 2WikiMultihopQA or MuSiQue"
-            " file."
-        ),
-    ],
+    path: SetPath,
     budgets: Annotated[str, typer.Option(help="Tokens, as in 256,512,1024.")] = "256,512,1024",
     json_out: Annotated[
         Path | None, typer.Option("--json", help="Write every figure (JSON).")
     ] = None,
-    queries: Annotated[int | None, typer.Option(help="Only so many of the questions.")] = None,
-    dense: Annotated[
-        bool, typer.Option(help="Sentence embeddings beside BM25, where the extra rag is there.")
-    ] = True,
+    queries: Queries = None,
+    dense: Dense = True,
+    value: Value = None,
     seed: Annotated[int, typer.Option(help="Which questions, and seed of the search.")] = 0,
 ) -> None:
     """Compares the methods on a question set: recall, tokens, evaluations, milliseconds."""
@@ -225,13 +248,14 @@ def evaluate_select(
     require_folder(json_out, "--json")
     if queries is not None:
         require_positive(queries, "--queries")
+    model = _model(value)
     sizes = []
     for part in budgets.split(","):
         if not part.strip().isdecimal() or int(part) <= 0:
             raise InputError(f"--budgets {budgets}: expected token counts such as 256,512")
         sizes.append(int(part))
     with console.status(f"evaluating {path.name}"):
-        report = evaluate_set(path, sizes, queries=queries, dense=dense, seed=seed)
+        report = evaluate_set(path, sizes, queries=queries, dense=dense, seed=seed, model=model)
     if json_out is not None:
         text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
         replace_file(json_out, f"{text}\n".encode())
@@ -254,4 +278,38 @@ def evaluate_select(
         f"{report['questions']} questions, {report['candidates']:.0f} candidates each;"
         f" in the pool is {report['pool_recall']:.3f} of the evidence.",
         highlight=False,
+    )
+
+
+def calibrate(
+    path: SetPath,
+    out: Annotated[Path, typer.Option(help="Write the value (JSON), for `--value` of `select`.")],
+    budget: Annotated[int, typer.Option(help="Tokens of the contexts that are checked.")] = 512,
+    queries: Queries = None,
+    dense: Dense = True,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+) -> None:
+    """Fits how sure `select` is of its choice to questions whose evidence you know."""
+    from experiments.chunk_calibration import (  # noqa: PLC0415 (retrieval takes seconds to load)
+        calibrate_set,
+    )
+
+    require_folder(out, "--out")
+    require_positive(budget, "--budget")
+    if queries is not None:
+        require_positive(queries, "--queries")
+    with console.status(f"calibrating on {path.name}"):
+        found = calibrate_set(path, budget, queries=queries, dense=dense, seed=seed)
+    replace_file(out, f"{json.dumps(to_json(found.model))}\n".encode())
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "all, expected", "true", "recall, expected", "true", "error", "by chance"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, row in (("before", found.before), ("after, cross-fitted", found.after)):
+        figures = (row.chance, row.there, row.expected, row.recall, row.error, row.by_chance)
+        table.add_row(name, *(f"{figure:.3f}" for figure in figures))
+    console.print(table)
+    console.print(
+        f"{found.questions} questions; {printable(str(out))} is of all of them.",
+        highlight=False,
+        soft_wrap=True,
     )

@@ -13,6 +13,7 @@ from selection_instances import random_problem
 from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
 from experiments import evidence_training
 from experiments.evidence_examples import Example
+from experiments.evidence_levels import calibrated
 from experiments.evidence_training import layout_of, totals, train
 from experiments.train_chunk_configuration import constant, fit, held_out
 from games.chunk_selection.chunk import Chunk
@@ -141,6 +142,38 @@ def test_the_value_learns_where_part_of_the_evidence_is_missing():
     assert np.mean(share[1.0]) > 0.6
     # Half of the evidence is there where not all of it is.
     assert model.part[1] == pytest.approx(0.5)
+
+
+def test_calibration_moves_the_levels_and_not_the_order_within_a_size():
+    """Half of the questions have no evidence among their candidates, a quarter only half of it."""
+    draw = np.random.default_rng(1)
+    model, examples = default_model(), []
+    for number in range(60):
+        names = [f"Zor{chr(97 + i)}ka" for i in draw.permutation(20)[:6]]
+        gold = int(draw.integers(6))
+        chunks = [Chunk(name, f"The town of {name} has a market.", 10) for name in names]
+        features = make_features(f"What does {names[gold]} have?", chunks)
+        kind = number % 4
+        evidence = (gold,) if kind >= 2 else ()
+        recall = (0.0, 0.0, 0.5, 1.0)[kind]
+        examples.append(Example(features, evidence, recall=recall))
+    told = calibrated(model, examples[:40], questions=40)
+    some, full = [], []
+    for example in examples[40:]:
+        before, after = model.hypotheses(example.features), told.hypotheses(example.features)
+        singles = [found.members[found.members[:, 1] < 0] for found in (before, after)]
+        np.testing.assert_array_equal(*singles)
+        some.append(after.probability.sum())
+        full.append(after.complete.sum() / after.probability.sum())
+    assert np.mean(some) == pytest.approx(0.5, abs=0.05)
+    assert np.mean(full) == pytest.approx(0.5, abs=0.08)
+    # Few questions are trusted less.
+    few = calibrated(model, examples[:4], questions=4)
+    changes = [np.abs(each.complete - model.complete).max() for each in (few, told)]
+    assert changes[0] < changes[1]
+    # Without any evidence there is nothing to learn about how much it is.
+    none = [example for example in examples if not example.evidence]
+    np.testing.assert_array_equal(calibrated(model, none, 30).complete, model.complete)
 
 
 def test_a_model_survives_its_file(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from compiler_rl.retrieval import reciprocal_rank
 from experiments import bench_chunk_calibration, bench_chunk_transfer
+from experiments import chunk_calibration as checks
 from experiments import chunk_evaluation as measures
 from experiments.common import Results
 from experiments.evidence_examples import evidence_of
@@ -424,6 +425,60 @@ def test_evaluate_command(tmp_path):
     assert report["budgets"]["40"]["oracle"]["recall"] == 1
 
 
+def rivers(folder: Path, count: int) -> Path:
+    """A BEIR folder with a question for each of so many towns."""
+    (folder / "qrels").mkdir(parents=True)
+    names = [f"Zor{chr(97 + i)}ka" for i in range(count)]
+    corpus = [{"_id": x, "title": x, "text": f"{x} lies on the river {x[::-1]}."} for x in names]
+    queries = [{"_id": x, "text": f"On which river is {x}?"} for x in names]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = "".join(f"{x}\t{x}\t1\n" for x in names)
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+    return folder
+
+
+def test_calibrate_command(tmp_path):
+    pytest.importorskip("bm25s", reason="needs the extra rag")
+    value = tmp_path / "value.json"
+    chunks = tmp_path / "chunks.jsonl"
+    chunks.write_text(
+        '{"id": "a", "text": "Zoraka lies on a river."}\n{"id": "b", "text": "Soap."}\n'
+    )
+    sets = rivers(tmp_path / "many", 14), beir(tmp_path / "few")
+    select = ("select", "--query", "On which river is Zoraka?", "--chunks", chunks, "--budget", "9")
+
+    def run(*options):
+        return subprocess.run(
+            [sys.executable, "-m", "compiler_rl", *map(str, options)],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    done = run("calibrate", sets[0], "--out", value, "--budget", "40", "--no-dense")
+    assert done.returncode == 0, done.stderr
+    assert "14 questions" in done.stdout
+    expected = []
+    for options in ((), ("--value", value)):
+        report = tmp_path / "report.json"
+        done = run(*select, *options, "--json", report)
+        assert done.returncode == 0, done.stderr
+        expected.append(json.loads(report.read_text())["all_found"])
+    assert 0.0 < expected[0] < expected[1] < 1.0
+
+    for words, bad in {
+        "2 questions, expected at least 10": ("calibrate", sets[1], "--out", value),
+        "not an evidence model": (*select, "--value", report),
+        "no folder": ("calibrate", sets[0], "--out", tmp_path / "none" / "value.json"),
+    }.items():
+        done = run(*bad)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "questions", "evidence"),
     [
@@ -454,11 +509,11 @@ def test_transfer_is_the_mean_over_trainings(tmp_path):
 
 
 def test_calibration_of_right_and_wrong_probabilities():
-    Measured = bench_chunk_calibration.Measured
+    Measured = checks.Measured
     right = [Measured(0.25, float(i == 0), 0.5, 0.5) for i in range(4)]
     sure = [Measured(1.0, 1.0, 1.0, 1.0) for _ in range(2)]
-    tallies = [bench_chunk_calibration.tally(rows) for rows in (right, sure)]
-    found = bench_chunk_calibration.calibration(tallies)
+    tallies = [checks.tally(rows) for rows in (right, sure)]
+    found = checks.calibration(tallies)
     assert found.error == pytest.approx(0.0)
     assert found.chance == found.there == pytest.approx(0.5)
     assert found.recall == found.expected == pytest.approx(4 / 6)
@@ -468,7 +523,7 @@ def test_calibration_of_right_and_wrong_probabilities():
     assert found.by_chance == pytest.approx(np.sqrt(2 / np.pi * 0.75) / 6, abs=1e-4)
 
     wrong = [Measured(0.9, 0.0, 0.9, 0.3) for _ in range(5)]
-    found = bench_chunk_calibration.calibration([bench_chunk_calibration.tally(wrong)])
+    found = checks.calibration([checks.tally(wrong)])
     assert found.error == pytest.approx(0.9)
     assert found.expected - found.recall == pytest.approx(0.6)
 
@@ -477,9 +532,9 @@ def test_calibration_is_the_mean_over_trainings_and_the_sum_over_sets(tmp_path):
     bench = bench_chunk_calibration
     results = Results(tmp_path / "chunk_calibration.json", bench.NAME)
     for name, seed, there in (("a", 0, 1.0), ("b", 0, 0.0), ("a", 1, 1.0), ("b", 1, 1.0)):
-        rows = [bench.Measured(0.5, there, 0.5, there)] * 4
+        rows = [checks.Measured(0.5, there, 0.5, there)] * 4
         cell = {
-            value: {given: bench.tally(rows) for given in bench.GIVEN} for value in bench.VALUES
+            value: {given: checks.tally(rows) for given in bench.GIVEN} for value in bench.VALUES
         }
         results.measure({"set": name, "budget": 9, "seed": seed}, lambda cell=cell: cell)
     (first, *_) = bench.short_table(results).splitlines()[2:]

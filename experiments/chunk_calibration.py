@@ -1,0 +1,199 @@
+"""Is what the value expects of a selection what the selection holds, and a value that knows better.
+
+The calibration error is that of the probability of all of the evidence, over `BINS` bins of equal
+width, weighted by their questions (Guo et al. 2017). Few questions have some by chance: beside it
+is what is to be expected of a value that is right about every probability. Skill is the Brier score
+against that of always saying the mean: 1 is perfect, 0 is no use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler_rl.select import find
+from experiments.chunk_evaluation import drawn_pools, measured
+from experiments.common import Cell
+from experiments.evidence_examples import Example
+from experiments.evidence_levels import calibrated
+from experiments.retrieval_pools import Pool
+from experiments.retrieval_sets import folds
+from experiments.train_chunk_selection import example_of, fewer
+from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.solution import worth
+from games.chunk_selection.value import EvidenceModel, default_model
+from hlo_frontend.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+
+BINS = 10
+FEWEST_QUESTIONS = 10
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A value that was calibrated on the questions of a set.
+
+    `before` is of the value that there was, `after` of values calibrated without the question that
+    they are measured on, `model` of all questions.
+    """
+
+    name: str
+    questions: int
+    model: EvidenceModel
+    before: Calibration
+    after: Calibration
+
+
+def calibrate_set(
+    path: Path,
+    budget: int,
+    *,
+    queries: int | None = None,
+    dense: bool = True,
+    seed: int = 0,
+    model: EvidenceModel | None = None,
+) -> Calibrated:
+    """Calibrates a value on the questions of a set, and says what that brings.
+
+    Args:
+        path: what `retrieval_sets.load` reads.
+        budget: tokens of the selections that are measured.
+        queries: only so many questions, drawn at random.
+        dense: sentence embeddings, where their package is there.
+        seed: of the draws.
+        model: the learned value to begin with; the package's if None.
+
+    Raises:
+        InputError: no such set, too few questions, or a budget that no chunk is within.
+    """
+    name, pools = drawn_pools(path, queries=queries, dense=dense, seed=seed)
+    if len(pools) < FEWEST_QUESTIONS:
+        raise InputError(f"{path}: {len(pools)} questions, expected at least {FEWEST_QUESTIONS}")
+    given = model or default_model()
+    examples = lessons(pools, seed)
+    part = folds(len(pools), FOLDS, seed)
+    without = [
+        calibrate(given, [each for each, own in zip(examples, part, strict=True) if own != fold])
+        for fold in range(FOLDS)
+    ]
+    before: list[Measured] = []
+    after: list[Measured] = []
+    for pool, fold in zip(pools, part, strict=True):
+        if min(chunk.n_tokens or 0 for chunk in pool.chunks) > budget:
+            continue
+        for rows, value in ((before, given), (after, without[fold])):
+            problem = make_problem(
+                pool.question.text,
+                pool.chunks,
+                budget,
+                query_embedding=pool.query_embedding,
+                model=value,
+                features=pool.features,
+            )
+            rows.append(selected(pool, problem))
+    if not before:
+        raise InputError(f"budget {budget}: smaller than every candidate of every question")
+    return Calibrated(
+        name=name,
+        questions=len(pools),
+        model=calibrate(given, examples),
+        before=calibration([tally(before)]),
+        after=calibration([tally(after)]),
+    )
+
+
+def calibrate(model: EvidenceModel, lessons: Sequence[Sequence[Example]]) -> EvidenceModel:
+    """The model with its levels moved to what the examples of these questions show."""
+    return calibrated(model, [example for each in lessons for example in each], len(lessons))
+
+
+def lessons(pools: Sequence[Pool], seed: int) -> list[list[Example]]:
+    """Examples of each question: with all of its candidates, and with the best few."""
+    draw = np.random.default_rng(seed)
+    return [
+        [
+            example_of(pool, texts=False),
+            *(example_of(fewer(pool, draw), texts=texts) for texts in (False, False, True)),
+        ]
+        for pool in pools
+    ]
+
+
+class Measured(NamedTuple):
+    """Of a selection: the probability of all of the evidence, whether it is there, expected recall,
+    recall.
+    """
+
+    chance: float
+    there: float
+    expected: float
+    recall: float
+
+
+def selected(pool: Pool, problem: ChunkSelectionProblem) -> Measured:
+    """What `select` chooses, measured."""
+    result = find(problem)
+    held = measured(pool, problem, lambda _: result)
+    value = worth(problem, result.solution.order)
+    return Measured(value.all_found, held["all_gold"], value.recall, held["recall"])
+
+
+def tally(rows: Sequence[Measured]) -> Cell:
+    """Sums over questions, of each bin of probabilities or of all; those of two sets add up."""
+    chance, there, expected, recall = np.array(rows, dtype=np.float64).T
+    bins = np.minimum((chance * BINS).astype(np.int64), BINS - 1)
+
+    def each(values: Floats) -> list[float]:
+        return np.bincount(bins, values, minlength=BINS).round(4).tolist()
+
+    return {
+        "questions": len(rows),
+        "expected": float(expected.sum()),
+        "recall": float(recall.sum()),
+        "missed": float(((chance - there) ** 2).sum()),
+        "chance": each(chance),
+        "there": each(there),
+        "spread": each(chance * (1.0 - chance)),
+    }
+
+
+class Calibration(NamedTuple):
+    """Figures of the questions of some tallies; see the module's text."""
+
+    expected: float
+    recall: float
+    chance: float
+    there: float
+    error: float
+    by_chance: float
+    skill: float
+
+
+def calibration(tallies: Sequence[Cell]) -> Calibration:
+    """Of tallies of different questions."""
+
+    def total(name: str) -> Floats:
+        return np.sum([each[name] for each in tallies], axis=0, dtype=np.float64)
+
+    questions = float(total("questions"))
+    chance, there = total("chance"), total("there")
+    mean = float(there.sum()) / questions
+    always = questions * mean * (1.0 - mean)
+    return Calibration(
+        expected=float(total("expected")) / questions,
+        recall=float(total("recall")) / questions,
+        chance=float(chance.sum()) / questions,
+        there=mean,
+        error=float(np.abs(chance - there).sum()) / questions,
+        # The mean distance of a normal variable from its mean.
+        by_chance=float(np.sqrt(2.0 / math.pi * total("spread")).sum()) / questions,
+        skill=1.0 - float(total("missed")) / always if always > 0 else 0.0,
+    )
