@@ -131,7 +131,8 @@ def select(
         all_weight: worth of having all of the evidence, against that of each share of it.
         cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens. None
             leaves it to the configuration agent, which never leaves everything out.
-        model: the learned value; the one of the package if None.
+        model: the learned value, by `load_model` of `games.chunk_selection.value` from a file that
+            `compiler-rl calibrate` wrote; the one of the package if None.
         seed: the same input, seed and moves give the same answer.
         moves: of local search; by the configuration agent if None.
         time_limit: seconds for the whole portfolio of `solve()` instead.

@@ -20,7 +20,7 @@ from games.base import Baseline, Game, Result, StochasticGame
 from games.registry import game_of
 
 SEARCH_SHARE = 0.2  # of the time that the heuristics leave
-GAMES_SHARE = 0.3  # of that time, at most, for the games of an agent that is warm
+GAMES_SHARE = 0.1  # of that time, at most, for the games of an agent that is warm
 PATIENCE = 0.4  # of that time: so long local search leaves a core to search, and waits for it
 DEFAULT_SIMULATIONS = 16  # a move
 # Seconds that a process of search takes to start, with all that it needs compiled before. With

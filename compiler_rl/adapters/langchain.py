@@ -25,7 +25,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
         embeddings: embeds query and documents; texts alone are looked at if None.
         reranker: judges whole contexts, `(query, chunks) -> float`; the learned value if None.
         evaluations: cap on contexts that the reranker sees; by the configuration agent if None.
-        position_weights, all_weight, cost_weight: see `compiler_rl.select.select`.
+        position_weights, all_weight, cost_weight, model: see `compiler_rl.select.select`.
         score_key: metadata that holds the retriever's score, where documents have it.
     """
 
@@ -37,6 +37,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
     position_weights: list[float] | None = None
     all_weight: float = ALL_WEIGHT
     cost_weight: float | None = 0.0
+    model: Any = None
     score_key: str = "score"
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -77,6 +78,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
             position_weights=self.position_weights,
             all_weight=self.all_weight,
             cost_weight=self.cost_weight,
+            model=self.model,
         )
         result = []
         for chunk, reason in zip(found.chunks, found.trace.taken, strict=True):

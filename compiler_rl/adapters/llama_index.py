@@ -36,6 +36,7 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
     cost_weight: float | None = Field(
         default=0.0, description="price of the whole budget; by the configuration agent if None"
     )
+    model: Any = Field(default=None, description="the learned value; the package's if None")
 
     @classmethod
     def class_name(cls) -> str:
@@ -75,6 +76,7 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
             position_weights=self.position_weights,
             all_weight=self.all_weight,
             cost_weight=self.cost_weight,
+            model=self.model,
         )
         return [
             NodeWithScore(node=nodes[int(chunk.id)].node, score=reason.probability)

@@ -29,9 +29,10 @@ import numpy as np
 
 ROOT = 0
 LEAST_RANGE = 1e-8  # that of mctx
-# Nodes of a path that are backed up at once: at most MOST, as paths are short in small trees, one
-# for every PER simulations. Measured by `experiments.bench_search`.
-MOST, PER = 4, 32
+# Nodes of a path that are backed up at once: as many as make about ROWS of the whole batch, but for
+# FEWEST; as paths are short in small trees, one for every PER simulations at most. Measured by
+# `experiments.bench_search`.
+ROWS, FEWEST, PER = 128, 4, 32
 _UNVISITED = -1
 _MASKED = float(np.finfo(np.float32).min)
 
@@ -420,7 +421,7 @@ def _back_up(
     """The new nodes' rewards and values f32[B] go up to the roots."""
     batch, nodes = tree.visits.shape
     everyone = jnp.arange(batch)
-    block = min(MOST, max(1, settings.simulations // PER))
+    block = min(max(FEWEST, ROWS // batch), max(1, settings.simulations // PER))
     trees = jnp.tile(everyone, block)
 
     def on_the_way(at: tuple[Tree, jax.Array, jax.Array, jax.Array]) -> jax.Array:

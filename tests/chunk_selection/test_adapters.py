@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from games.chunk_selection.value import EvidenceModel, default_model
 from hlo_frontend.errors import InputError
 
 QUERY = "Which river flows through the city where Ada Lindqvist was born?"
@@ -28,6 +31,14 @@ class Letters:
     def embed_query(self, text):
         self.asked.append(text)
         return self.embed_documents([text])[0]
+
+
+def doubtful() -> EvidenceModel:
+    """A value that takes it for likely that there is no evidence."""
+    given = default_model()
+    size = given.size.copy()
+    size[:, 0, 0] += 20.0
+    return replace(given, size=size)
 
 
 @pytest.fixture
@@ -59,6 +70,10 @@ def test_langchain_compressor(langchain):
     assert sum(document.metadata["selection"]["n_tokens"] for document in found) <= 30
     assert all("selection" not in document.metadata for document in given)
     assert compressor.compress_documents([], QUERY) == []
+
+    compressor = langchain.ChunkSelectionCompressor(budget=30, model=doubtful())
+    doubted = compressor.compress_documents(given, QUERY)
+    assert all(document.metadata["selection"]["probability"] < 0.01 for document in doubted)
 
 
 def test_langchain_embeddings_tokenizer_and_reranker(langchain):
@@ -123,6 +138,8 @@ def test_llama_index_postprocessor(llama, embedded):
     assert found
     assert {node.node.node_id for node in found} <= {node.node.node_id for node in given}
     assert all(0 <= node.score <= 1 for node in found)
+    doubting = llama.ChunkSelectionPostprocessor(budget=30, model=doubtful())
+    assert all(node.score < 0.01 for node in doubting.postprocess_nodes(given, query_bundle=bundle))
     assert postprocessor.postprocess_nodes([], query_bundle=bundle) == []
     assert postprocessor.postprocess_nodes(given, query_str=QUERY)
     with pytest.raises(InputError, match="no query"):
