@@ -24,6 +24,7 @@ import numpy.typing as npt
 from experiments.bench_chunk_selection import Bench, measure_trainings, problem_of
 from experiments.chunk_calibration import (
     Calibration,
+    Lesson,
     Measured,
     calibrate,
     calibration,
@@ -32,7 +33,6 @@ from experiments.chunk_calibration import (
     tally,
 )
 from experiments.common import Cell, Results, markdown_table, run
-from experiments.evidence_examples import Example
 from experiments.retrieval_pools import TOP, Pool
 
 NAME = "chunk_calibration"
@@ -67,7 +67,7 @@ def _measure(bench: Bench, config: Cell) -> Cell:
     away = bench.model(bench.family(name), seed)
     own_lessons, part_of = lessons(bench.pools(name), seed), bench.fold(name)
     others = [_drawn(own_lessons, part_of != fold, seed) for fold in range(part_of.max() + 1)]
-    told = [calibrate(away, drawn) for drawn in others]
+    told = [calibrate(away, drawn, config["budget"]) for drawn in others]
     found: dict[str, dict[str, list[Measured]]] = {
         value: {given: [] for given in GIVEN} for value in VALUES
     }
@@ -87,12 +87,10 @@ def _measure(bench: Bench, config: Cell) -> Cell:
     }
 
 
-def _drawn(
-    lessons: Sequence[Sequence[Example]], allowed: npt.NDArray[np.bool_], seed: int
-) -> list[Sequence[Example]]:
+def _drawn(taught: Sequence[Lesson], allowed: npt.NDArray[np.bool_], seed: int) -> list[Lesson]:
     """Of so many questions among those that are allowed."""
     drawn = np.random.default_rng(seed).permutation(np.flatnonzero(allowed))[:QUESTIONS]
-    return [lessons[index] for index in drawn]
+    return [taught[index] for index in drawn]
 
 
 def table(results: Results) -> str:

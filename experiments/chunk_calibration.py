@@ -21,7 +21,7 @@ from compiler_rl.select import find
 from experiments.chunk_evaluation import drawn_pools, measured
 from experiments.common import Cell
 from experiments.evidence_examples import Example
-from experiments.evidence_levels import calibrated
+from experiments.evidence_levels import calibrated, sharpened
 from experiments.retrieval_pools import Pool
 from experiments.retrieval_sets import folds
 from experiments.train_chunk_selection import example_of, fewer
@@ -34,7 +34,11 @@ Floats = npt.NDArray[np.float64]
 
 BINS = 10
 FEWEST_QUESTIONS = 10
-FOLDS = 5
+FOLDS = 3
+# By how much a value's scores may have to be flattened, chosen by the probabilities of selections
+# for at most so many questions; of the squared logarithm, divided by the number of questions.
+FACTORS, CHECKED, FLATTENED = (0.4, 0.6, 0.8, 1.0), 100, 0.5
+LEAST_CHANCE = 1e-3  # in the logarithms of the loss
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def calibrate_set(
 
     Args:
         path: what `retrieval_sets.load` reads.
-        budget: tokens of the selections that are measured.
+        budget: tokens of the selections.
         queries: only so many questions, drawn at random.
         dense: sentence embeddings, where their package is there.
         seed: of the draws.
@@ -78,53 +82,86 @@ def calibrate_set(
     if len(pools) < FEWEST_QUESTIONS:
         raise InputError(f"{path}: {len(pools)} questions, expected at least {FEWEST_QUESTIONS}")
     given = model or default_model()
-    examples = lessons(pools, seed)
+    taught = lessons(pools, seed)
     part = folds(len(pools), FOLDS, seed)
     without = [
-        calibrate(given, [each for each, own in zip(examples, part, strict=True) if own != fold])
+        calibrate(
+            given, [each for each, own in zip(taught, part, strict=True) if own != fold], budget
+        )
         for fold in range(FOLDS)
     ]
     before: list[Measured] = []
     after: list[Measured] = []
     for pool, fold in zip(pools, part, strict=True):
-        if min(chunk.n_tokens or 0 for chunk in pool.chunks) > budget:
+        if not _fits(pool, budget):
             continue
         for rows, value in ((before, given), (after, without[fold])):
-            problem = make_problem(
-                pool.question.text,
-                pool.chunks,
-                budget,
-                query_embedding=pool.query_embedding,
-                model=value,
-                features=pool.features,
-            )
-            rows.append(selected(pool, problem))
+            rows.append(selected(pool, _problem(pool, budget, value)))
     if not before:
         raise InputError(f"budget {budget}: smaller than every candidate of every question")
     return Calibrated(
         name=name,
         questions=len(pools),
-        model=calibrate(given, examples),
+        model=calibrate(given, taught, budget),
         before=calibration([tally(before)]),
         after=calibration([tally(after)]),
     )
 
 
-def calibrate(model: EvidenceModel, lessons: Sequence[Sequence[Example]]) -> EvidenceModel:
-    """The model with its levels moved to what the examples of these questions show."""
-    return calibrated(model, [example for each in lessons for example in each], len(lessons))
+@dataclass(frozen=True)
+class Lesson:
+    """A question with all of its candidates, and with the best few; its examples."""
+
+    pools: tuple[Pool, ...]
+    examples: tuple[Example, ...]
 
 
-def lessons(pools: Sequence[Pool], seed: int) -> list[list[Example]]:
-    """Examples of each question: with all of its candidates, and with the best few."""
+def lessons(pools: Sequence[Pool], seed: int) -> list[Lesson]:
+    """Of each question."""
     draw = np.random.default_rng(seed)
-    return [
-        [
-            example_of(pool, texts=False),
-            *(example_of(fewer(pool, draw), texts=texts) for texts in (False, False, True)),
+    taught = []
+    for pool in pools:
+        few = [fewer(pool, draw) for _ in range(3)]
+        examples = [example_of(each, texts=False) for each in (pool, *few[:2])]
+        taught.append(Lesson((pool, few[0]), (*examples, example_of(few[2], texts=True))))
+    return taught
+
+
+def calibrate(model: EvidenceModel, taught: Sequence[Lesson], budget: int) -> EvidenceModel:
+    """The model with its levels moved to what these questions show, and as flat as they want it."""
+    examples = [example for lesson in taught for example in lesson.examples]
+
+    def tried(factor: float) -> tuple[float, EvidenceModel]:
+        value = calibrated(sharpened(model, factor), examples, len(taught))
+        found = [
+            selected(pool, _problem(pool, budget, value))
+            for lesson in taught[:CHECKED]
+            for pool in lesson.pools
+            if _fits(pool, budget)
         ]
-        for pool in pools
-    ]
+        losses = [
+            -math.log(max(row.chance if row.there else 1.0 - row.chance, LEAST_CHANCE))
+            for row in found
+        ]
+        change = FLATTENED * math.log(factor) ** 2 / len(taught)
+        return float(np.mean(losses or 0.0)) + change, value
+
+    return min((tried(factor) for factor in FACTORS), key=lambda each: each[0])[1]
+
+
+def _fits(pool: Pool, budget: int) -> bool:
+    return min(chunk.n_tokens or 0 for chunk in pool.chunks) <= budget
+
+
+def _problem(pool: Pool, budget: int, model: EvidenceModel) -> ChunkSelectionProblem:
+    return make_problem(
+        pool.question.text,
+        pool.chunks,
+        budget,
+        query_embedding=pool.query_embedding,
+        model=model,
+        features=pool.features,
+    )
 
 
 class Measured(NamedTuple):

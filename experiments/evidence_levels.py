@@ -11,7 +11,7 @@ with their evidence do: `calibrated` moves the levels of a finished value to wha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +91,18 @@ def calibrated(model: EvidenceModel, examples: Sequence[Example], questions: int
     return replace(model, size=size, complete=complete, part=part)
 
 
+def sharpened(model: EvidenceModel, factor: float) -> EvidenceModel:
+    """The model with what candidates and pairs add to the scores of sets times a factor."""
+
+    def times(network: Mapping[str, Floats]) -> dict[str, Floats]:
+        return {
+            name: value * factor if name in ("out", "skip") else value
+            for name, value in network.items()
+        }
+
+    return replace(model, candidate=times(model.candidate), pair=times(model.pair))
+
+
 def _size_scores(model: EvidenceModel, example: Example) -> Floats:
     """f64[K, MOST + 1]: log of the summed weights of all sets of each size."""
     members, unary, pair, size = model.set_terms(example.features)
@@ -106,9 +118,8 @@ def _size_scores(model: EvidenceModel, example: Example) -> Floats:
 def _change_of_sizes(
     query: Floats, scores: Floats, sizes: npt.NDArray[np.int64], weight: Floats, questions: int
 ) -> tuple[Floats, Floats]:
-    """(f64[QUERY], f64[MOST]): what to add to the score of size 0 for each feature, and of others.
-
-    So that the softmax of the scores f64[Q, MOST + 1] is the probability of the size.
+    """(f64[QUERY], f64[MOST]): what to add to the score of size 0 for each feature, and
+    of others, so that the softmax of the scores f64[Q, MOST + 1] is the probability of the size.
     """
     width = query.shape[1]
     decay = np.full(width + MOST, CHANGE_OF_ALL / questions)
@@ -116,9 +127,8 @@ def _change_of_sizes(
     label = np.eye(MOST + 1)[sizes]
 
     def loss(t: Floats) -> tuple[float, Floats]:
-        moved = scores + np.hstack(
-            [(query @ t[:width])[:, None], np.tile(t[width:], (len(query), 1))]
-        )
+        none = (query @ t[:width])[:, None]
+        moved = scores + np.hstack([none, np.tile(t[width:], (len(query), 1))])
         log_p = moved - logsumexp(moved, axis=1, keepdims=True)
         wrong = weight[:, None] * (np.exp(log_p) - label)
         value = -(weight * log_p[label > 0]).sum() + (decay * t**2).sum()
