@@ -81,6 +81,8 @@ def calibrate_set(
     name, pools = drawn_pools(path, queries=queries, dense=dense, seed=seed)
     if len(pools) < FEWEST_QUESTIONS:
         raise InputError(f"{path}: {len(pools)} questions, expected at least {FEWEST_QUESTIONS}")
+    if not any(_fits(pool, budget) for pool in pools):
+        raise InputError(f"budget {budget}: smaller than every candidate of every question")
     given = model or default_model()
     taught = lessons(pools, seed)
     part = folds(len(pools), FOLDS, seed)
@@ -97,8 +99,6 @@ def calibrate_set(
             continue
         for rows, value in ((before, given), (after, without[fold])):
             rows.append(selected(pool, _problem(pool, budget, value)))
-    if not before:
-        raise InputError(f"budget {budget}: smaller than every candidate of every question")
     return Calibrated(
         name=name,
         questions=len(pools),

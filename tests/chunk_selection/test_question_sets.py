@@ -469,8 +469,15 @@ def test_calibrate_command(tmp_path):
     assert 0.0 < expected[0] < expected[1] < 1.0
 
     for words, bad in {
-        "2 questions, expected at least 10": ("calibrate", sets[1], "--out", value),
+        "2 questions, expected at least 10": (
+            *("calibrate", sets[1], "--out", value),
+            "--no-dense",
+        ),
         "not an evidence model": (*select, "--value", report),
+        "budget 1: smaller than every": (
+            *("calibrate", sets[0], "--out", value),
+            *("--budget", "1", "--no-dense"),
+        ),
         "no folder": ("calibrate", sets[0], "--out", tmp_path / "none" / "value.json"),
     }.items():
         done = run(*bad)
