@@ -38,12 +38,12 @@ def levelled(model: EvidenceModel, examples: Sequence[Example]) -> EvidenceModel
     query = np.stack([example.features.query for example in examples])
     sizes = np.array([len(example.evidence) for example in examples])
     recall = np.array([example.recall for example in examples])
-    any_score = np.stack([_any_score(model, example) for example in examples], axis=1)
+    by_size = np.stack([_size_scores(model, example) for example in examples], axis=1)
     size, complete = model.size.copy(), np.zeros_like(model.complete)
     # The first feature of a query is always 1: its weight does not decay.
     decay = np.full(query.shape[1], DECAY)
     decay[0] = 0.0
-    for k, offset in enumerate(any_score):
+    for k, offset in enumerate(logsumexp(by_size[:, :, 1:], axis=2)):
         size[k, :, 0] = -_logistic(query, offset, sizes > 0, weight, decay)
     part = np.zeros(MOST + 1)
     for number in range(1, MOST + 1):
@@ -76,12 +76,14 @@ def calibrated(model: EvidenceModel, examples: Sequence[Example], questions: int
         size[k, 0, 1:] += each
     some = sizes > 0
     if some.any():
-        decay = np.full(query.shape[1] + MOST, CHANGE_OF_ALL / questions)
-        decay[1 : query.shape[1]] = CHANGE / questions
         of_size = np.eye(MOST + 1)[sizes[some]][:, 1:]
         offset = (query[some] * model.complete[0][:, sizes[some]].T).sum(axis=1)
         change = _logistic(
-            np.hstack([query[some], of_size]), offset, recall[some] >= FULL, weight[some], decay
+            np.hstack([query[some], of_size]),
+            offset,
+            recall[some] >= FULL,
+            weight[some],
+            _change_decay(query.shape[1], questions),
         )
         complete[:, :, 1:] += change[: query.shape[1], None]
         complete[:, 0, 1:] += change[query.shape[1] :]
@@ -115,15 +117,22 @@ def _size_scores(model: EvidenceModel, example: Example) -> Floats:
     return found
 
 
+def _change_decay(width: int, questions: int) -> Floats:
+    """f64[width + MOST], of changes by the features of a query and by the size of the evidence."""
+    decay = np.full(width + MOST, CHANGE_OF_ALL / questions)
+    decay[1:width] = CHANGE / questions
+    return decay
+
+
 def _change_of_sizes(
     query: Floats, scores: Floats, sizes: npt.NDArray[np.int64], weight: Floats, questions: int
 ) -> tuple[Floats, Floats]:
-    """(f64[QUERY], f64[MOST]): what to add to the score of size 0 for each feature, and
-    of others, so that the softmax of the scores f64[Q, MOST + 1] is the probability of the size.
+    """(f64[QUERY], f64[MOST]): what to add to the score of size 0 for each feature, and to others.
+
+    So that the softmax of the scores f64[Q, MOST + 1] is the probability of the size.
     """
     width = query.shape[1]
-    decay = np.full(width + MOST, CHANGE_OF_ALL / questions)
-    decay[1:width] = CHANGE / questions
+    decay = _change_decay(width, questions)
     label = np.eye(MOST + 1)[sizes]
 
     def loss(t: Floats) -> tuple[float, Floats]:
@@ -137,17 +146,6 @@ def _change_of_sizes(
 
     found = minimize(loss, np.zeros(width + MOST), jac=True, method="L-BFGS-B").x
     return found[:width], found[width:]
-
-
-def _any_score(model: EvidenceModel, example: Example) -> Floats:
-    """f64[K]: log of the summed weights of all sets that are not empty."""
-    members, unary, pair, size = model.set_terms(example.features)
-    return np.array(
-        [
-            logsumexp(set_scores(members[1:], u, w, b))
-            for u, w, b in zip(unary, pair, size, strict=True)
-        ]
-    )
 
 
 def _logistic(
