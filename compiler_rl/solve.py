@@ -83,7 +83,7 @@ def solve(
         workers: threads of local search.
         agent: `default`, the agent that is shipped for the game, if one is; a weight file of
             `compiler-rl train`; or `none`: search follows the game's own prior. It joins where
-            there are more than a few seconds and workers, or `warm_up` was called.
+            there are more than a few seconds and workers, or where `warm_up` was called.
         report: called with the result of each method as it ends.
 
     Returns:

@@ -78,7 +78,7 @@ def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch,
 
 def test_a_warm_agent_joins_where_its_games_fit(monkeypatch):
     monkeypatch.setattr(warm, "_ready", {})
-    monkeypatch.setattr(warm, "BATCHES", (2, 1))
+    monkeypatch.setattr(warm, "BATCH", 2)
     problem = replace(tight(5, buffers=24, times=24, capacity=200), capacity=1000)
     weights = weight_file.find("default", GAME.name)
     ask = {"seconds": 60.0, "seed": 0}
@@ -95,7 +95,7 @@ def test_a_warm_agent_joins_where_its_games_fit(monkeypatch):
         return Result("improve", start, float("inf"))
 
     monkeypatch.setattr(solvers, "IMPROVE", improve)
-    found = solve(problem, time_limit=3.0, workers=1)
+    found = solve(problem, time_limit=20.0, workers=1)
     assert found.detail["methods"]["agent"]["objective"] == games.objective
     assert "agent" not in solve(problem, time_limit=3.0, workers=1, agent="none").detail["methods"]
     # Another size of problem is not warm.
