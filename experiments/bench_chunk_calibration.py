@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from experiments.bench_chunk_selection import Bench, measure_trainings, problem_of
+from experiments.bench_chunk_selection import Bench, measure_trainings
 from experiments.chunk_calibration import (
     Calibration,
     Lesson,
@@ -74,10 +74,10 @@ def _measure(bench: Bench, config: Cell) -> Cell:
     for whole, part in zip(bench.pools(name), part_of.tolist(), strict=True):
         for given, restrict in GIVEN.items():
             pool = restrict(whole)
-            if min(chunk.n_tokens or 0 for chunk in pool.chunks) > config["budget"]:
+            if not pool.fits(config["budget"]):
                 continue
-            own = problem_of(pool, config["budget"], bench.model(part, seed))
-            make = partial(problem_of, pool, config["budget"], features=own.features)
+            own = pool.problem(config["budget"], bench.model(part, seed))
+            make = partial(pool.problem, config["budget"], features=own.features)
             problems = (own, make(away), make(told[part]))
             for value, problem in zip(VALUES, problems, strict=True):
                 found[value][given].append(selected(pool, problem))

@@ -41,8 +41,7 @@ from experiments.evidence_training import train
 from experiments.retrieval_pools import Pool, family_of, load_pools
 from experiments.retrieval_sets import folds, recall
 from experiments.train_chunk_selection import MODELS, Lesson, lesson_of
-from games.chunk_selection.features import Features
-from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.problem import ChunkSelectionProblem
 from games.chunk_selection.value import EvidenceModel, load_model, to_json
 from games.files import replace_file
 from hlo_frontend.errors import InputError
@@ -218,8 +217,8 @@ class Bench:
         drawn = np.random.default_rng(0).permutation(len(pools))[: config["questions"]]
         for number, index in enumerate(sorted(drawn.tolist())):
             pool, part = pools[index], int(fold[index])
-            problem, seconds = _timed(partial(problem_of, pool, budget, self.model(part)))
-            make = partial(problem_of, pool, budget, features=problem.features)
+            problem, seconds = _timed(partial(pool.problem, budget, self.model(part)))
+            make = partial(pool.problem, budget, features=problem.features)
             for method, selector in UNTUNED.items():
                 rows.setdefault(method, []).append(measured(pool, problem, selector, seconds))
             for method, grid in GRIDS.items():
@@ -253,25 +252,6 @@ class Bench:
             if proved
             else {},
         }
-
-
-def problem_of(
-    pool: Pool,
-    budget: int,
-    model: EvidenceModel,
-    cost_weight: float = 0.0,
-    features: Features | None = None,
-) -> ChunkSelectionProblem:
-    """A question under a budget, with that value."""
-    return make_problem(
-        pool.question.text,
-        pool.chunks,
-        budget,
-        query_embedding=pool.query_embedding,
-        model=model,
-        cost_weight=cost_weight,
-        features=features,
-    )
 
 
 def _timed(make: Callable[[], ChunkSelectionProblem]) -> tuple[ChunkSelectionProblem, float]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from compiler_rl.select import find
-from experiments.bench_chunk_selection import Bench, measure_trainings, problem_of
+from experiments.bench_chunk_selection import Bench, measure_trainings
 from experiments.chunk_evaluation import measured
 from experiments.common import Cell, Results, markdown_table, run
 
@@ -34,8 +34,8 @@ def _measure(bench: Bench, config: Cell) -> Cell:
     within, without = [], []
     away = bench.model(bench.family(name), seed)
     for pool, part in zip(bench.pools(name), bench.fold(name).tolist(), strict=True):
-        own = problem_of(pool, config["budget"], bench.model(part, seed))
-        other = problem_of(pool, config["budget"], away, features=own.features)
+        own = pool.problem(config["budget"], bench.model(part, seed))
+        other = pool.problem(config["budget"], away, features=own.features)
         within.append(measured(pool, own, find)[key])
         without.append(measured(pool, other, find)[key])
     return {"questions": len(within), "in_domain": mean(within), "zero_shot": mean(without)}

@@ -25,7 +25,7 @@ from experiments.evidence_levels import calibrated, sharpened
 from experiments.retrieval_pools import Pool
 from experiments.retrieval_sets import folds
 from experiments.train_chunk_selection import example_of, fewer
-from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.problem import ChunkSelectionProblem
 from games.chunk_selection.solution import worth
 from games.chunk_selection.value import EvidenceModel, default_model
 from hlo_frontend.errors import InputError
@@ -81,7 +81,7 @@ def calibrate_set(
     name, pools = drawn_pools(path, queries=queries, dense=dense, seed=seed)
     if len(pools) < FEWEST_QUESTIONS:
         raise InputError(f"{path}: {len(pools)} questions, expected at least {FEWEST_QUESTIONS}")
-    if not any(_fits(pool, budget) for pool in pools):
+    if not any(pool.fits(budget) for pool in pools):
         raise InputError(f"budget {budget}: smaller than every candidate of every question")
     given = model or default_model()
     taught = lessons(pools, seed)
@@ -95,10 +95,10 @@ def calibrate_set(
     before: list[Measured] = []
     after: list[Measured] = []
     for pool, fold in zip(pools, part, strict=True):
-        if not _fits(pool, budget):
+        if not pool.fits(budget):
             continue
         for rows, value in ((before, given), (after, without[fold])):
-            rows.append(selected(pool, _problem(pool, budget, value)))
+            rows.append(selected(pool, pool.problem(budget, value, features=pool.features)))
     return Calibrated(
         name=name,
         questions=len(pools),
@@ -134,10 +134,10 @@ def calibrate(model: EvidenceModel, taught: Sequence[Lesson], budget: int) -> Ev
     def tried(factor: float) -> tuple[float, EvidenceModel]:
         value = calibrated(sharpened(model, factor), examples, len(taught))
         found = [
-            selected(pool, _problem(pool, budget, value))
+            selected(pool, pool.problem(budget, value, features=pool.features))
             for lesson in taught[:CHECKED]
             for pool in lesson.pools
-            if _fits(pool, budget)
+            if pool.fits(budget)
         ]
         losses = [
             -math.log(max(row.chance if row.there else 1.0 - row.chance, LEAST_CHANCE))
@@ -147,21 +147,6 @@ def calibrate(model: EvidenceModel, taught: Sequence[Lesson], budget: int) -> Ev
         return float(np.mean(losses or 0.0)) + change, value
 
     return min((tried(factor) for factor in FACTORS), key=lambda each: each[0])[1]
-
-
-def _fits(pool: Pool, budget: int) -> bool:
-    return min(chunk.n_tokens or 0 for chunk in pool.chunks) <= budget
-
-
-def _problem(pool: Pool, budget: int, model: EvidenceModel) -> ChunkSelectionProblem:
-    return make_problem(
-        pool.question.text,
-        pool.chunks,
-        budget,
-        query_embedding=pool.query_embedding,
-        model=model,
-        features=pool.features,
-    )
 
 
 class Measured(NamedTuple):

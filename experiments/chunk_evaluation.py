@@ -19,7 +19,7 @@ from compiler_rl.select import find
 from experiments.retrieval_pools import Pool, pools_of
 from experiments.retrieval_sets import FULL, Passage, Question, QuestionSet, load, recall, touched
 from games.base import Result
-from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.problem import ChunkSelectionProblem
 from games.chunk_selection.solution import Selection, arranged, objective
 from games.chunk_selection.validator import validate
 from games.chunk_selection.value import EvidenceModel
@@ -104,25 +104,16 @@ def evaluate_pool(
     model: EvidenceModel | None = None,
 ) -> dict[str, dict[str, float]]:
     """Each method's measures on one question; empty where no candidate is within the budget."""
-    if min(chunk.n_tokens or 0 for chunk in pool.chunks) > budget:
+    if not pool.fits(budget):
         return {}
     started = time.perf_counter()
-    problem = make_problem(
-        pool.question.text, pool.chunks, budget, query_embedding=pool.query_embedding, model=model
-    )
+    problem = pool.problem(budget, model)
     prepared = time.perf_counter() - started
     rows = {}
     for name, selector in (selectors or SELECTORS).items():
         rows[name] = measured(pool, problem, selector, prepared)
     if selectors is None:
-        stopping = make_problem(
-            pool.question.text,
-            pool.chunks,
-            budget,
-            model=model,
-            cost_weight=STOP_COST,
-            features=problem.features,
-        )
+        stopping = pool.problem(budget, model, cost_weight=STOP_COST, features=problem.features)
         rows["select_stop"] = measured(pool, stopping, _search, prepared)
         rows["oracle"] = measured(pool, problem, lambda p: oracle(pool, p), 0.0)
     return rows

@@ -26,6 +26,8 @@ from experiments.retrieval_sets import (
 )
 from games.chunk_selection.chunk import Chunk, count_tokens
 from games.chunk_selection.features import Features, make_features
+from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.value import EvidenceModel
 from hlo_frontend.errors import InputError
 
 TOP = 60  # candidates, as in CORAG
@@ -55,6 +57,29 @@ class Pool:
         """Of texts alone, without embeddings and scores."""
         plain = [replace(chunk, embedding=None, score=None) for chunk in self.chunks]
         return make_features(self.question.text, plain)
+
+    def fits(self, budget: int) -> bool:
+        """Some candidate is within the budget."""
+        return min(chunk.n_tokens or 0 for chunk in self.chunks) <= budget
+
+    def problem(
+        self,
+        budget: int,
+        model: EvidenceModel | None = None,
+        *,
+        cost_weight: float = 0.0,
+        features: Features | None = None,
+    ) -> ChunkSelectionProblem:
+        """The question under a budget, with that value; features are read anew if not given."""
+        return make_problem(
+            self.question.text,
+            self.chunks,
+            budget,
+            query_embedding=self.query_embedding,
+            model=model,
+            cost_weight=cost_weight,
+            features=features,
+        )
 
     def untitled(self) -> Pool:
         """With texts that have lost their titles."""

@@ -37,7 +37,7 @@ from experiments.evidence_training import train
 from experiments.retrieval_pools import Pool, load_pools, subset
 from experiments.retrieval_sets import FULL, folds, recall
 from experiments.train_chunk_selection import fewer, lesson_of
-from games.chunk_selection.problem import ChunkSelectionProblem, make_problem
+from games.chunk_selection.problem import ChunkSelectionProblem
 from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
@@ -76,14 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = train(others, models=1, seed=half)
         for pool in own + [fewer(pool, draw) for pool in own]:
             for budget in budgets:
-                problem = make_problem(
-                    pool.question.text,
-                    pool.chunks,
-                    budget,
-                    query_embedding=pool.query_embedding,
-                    model=model,
-                    features=pool.features,
-                )
+                problem = pool.problem(budget, model, features=pool.features)
                 seen.append(observe(problem, value_greedy(problem).objective))
                 halves.append(half)
                 for name, played in play(pool, problem).items():
