@@ -189,8 +189,10 @@ def _improve(
         )
 
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(run, 0, first.solution)]
+        futures = []
+        # Leaving the pool waits for its threads: Ctrl-C while one starts has to stop it as well.
         try:
+            futures.append(pool.submit(run, 0, first.solution))
             if search is not None and workers > 1:
                 search.wait(PATIENCE * (deadline - time.perf_counter()))
                 found = search.result()

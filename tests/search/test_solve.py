@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -74,6 +75,27 @@ def test_each_thread_has_one_run_and_the_second_starts_from_searchs(monkeypatch,
     else:
         assert found.objective == best.objective
         assert all(seconds < 2.8 for _, seconds, _ in others)
+
+
+def test_ctrl_c_while_a_thread_starts_stops_it(monkeypatch):
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *given):
+            super().submit(*given)
+            raise KeyboardInterrupt
+
+    def improve(problem, *, time_limit, seed, start, moves, stop):
+        del problem, seed, moves
+        stop.wait(time_limit)
+        return Result("improve", start, float("inf"))
+
+    monkeypatch.setattr(portfolio, "ThreadPoolExecutor", Interrupted)
+    monkeypatch.setattr(solvers, "IMPROVE", improve)
+    problem = replace(tight(5, buffers=24, times=24, capacity=200), capacity=1000)
+    started = time.perf_counter()
+    found = solve(problem, time_limit=60.0, workers=1)
+    assert time.perf_counter() - started < 30
+    assert found.detail["interrupted"]
+    assert GAME.validate(problem, found.solution) == []
 
 
 def test_a_warm_agent_joins_where_its_games_fit(monkeypatch):
