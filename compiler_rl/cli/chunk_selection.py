@@ -284,7 +284,7 @@ def evaluate_select(
 def calibrate(
     path: SetPath,
     out: Annotated[Path, typer.Option(help="Write the value (JSON), for `--value` of `select`.")],
-    budget: Annotated[int, typer.Option(help="Tokens of the contexts that are checked.")] = 512,
+    budget: Annotated[int, typer.Option(help="Tokens of your contexts.")] = 512,
     queries: Queries = None,
     dense: Dense = True,
     seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
