@@ -188,6 +188,8 @@ def from_json(data: Any, source: str) -> EvidenceModel:
             np.array(data[name], dtype=np.float64) for name in ("size", "complete", "part")
         )
         widths = (len(parts[0]["mean"]), len(parts[1]["mean"]), size.shape[1], complete.shape[1])
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{source}: not an evidence model ({error!r})") from error
     if widths != (CANDIDATE, PAIR, QUERY, QUERY):

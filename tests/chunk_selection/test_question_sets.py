@@ -473,7 +473,7 @@ def test_calibrate_command(tmp_path):
             *("calibrate", sets[1], "--out", value),
             "--no-dense",
         ),
-        "not an evidence model": (*select, "--value", report),
+        "report.json: schema compiler-rl/selection/1, expected": (*select, "--value", report),
         "budget 1: smaller than every": (
             *("calibrate", sets[0], "--out", value),
             *("--budget", "1", "--no-dense"),
