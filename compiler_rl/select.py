@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from baselines.chunk_selection.configuration import configure
+from baselines.chunk_selection.configuration import EVALUATION_PRICE, configure
 from baselines.chunk_selection.heuristics import beam, value_greedy
 from baselines.chunk_selection.local_search import local_search
 from baselines.chunk_selection.tree_search import ScoreSets, set_search
@@ -58,6 +58,7 @@ class Trace:
         all_found: probability that all of it is.
         loss, bound: the objective, and what no selection is below.
         evaluations: of the value, or of the reranker.
+        cap, exploration: of the reranker's search, see `set_search`; None without one.
         seconds: for everything.
         methods: the loss that each method reached.
         notes: what the user should know: candidates left out, a reranker that failed.
@@ -75,6 +76,8 @@ class Trace:
     loss: float
     bound: float
     evaluations: int
+    cap: int | None
+    exploration: float | None
     seconds: float
     methods: Mapping[str, float]
     notes: tuple[str, ...]
@@ -106,6 +109,7 @@ def select(
     query_embedding: npt.ArrayLike | None = None,
     reranker: Reranker | Callable[[str, Sequence[Chunk]], float] | None = None,
     evaluations: int | None = None,
+    evaluation_price: float = EVALUATION_PRICE,
     position_weights: Sequence[float] | None = None,
     all_weight: float = ALL_WEIGHT,
     cost_weight: float | None = 0.0,
@@ -126,7 +130,9 @@ def select(
         reranker: judges whole contexts; the search is then for its score, from the learned value's
             choice, and never ends below it by that score.
         evaluations: cap on contexts that the reranker sees; by the configuration agent if None,
-            at most 200.
+            from none to 160.
+        evaluation_price: what a context that the reranker sees has to bring for the agent, in
+            percent of the evidence: 0.02 for a small model, 0.2 for one that takes a second.
         position_weights: how well each position of the context is read; the first is best if None.
         all_weight: worth of having all of the evidence, against that of each share of it.
         cost_weight: price of the whole budget; above 0 a chunk has to be worth its tokens. None
@@ -146,6 +152,8 @@ def select(
             raise InputError(f"{name} {number!r}: expected a whole number, at least {least}")
     if time_limit is not None and not time_limit > 0:
         raise InputError(f"time_limit {time_limit}: expected seconds above 0")
+    if not (np.isfinite(evaluation_price) and evaluation_price >= 0):
+        raise InputError(f"evaluation_price {evaluation_price}: expected a number, at least 0")
     check_budget(budget)
     made = make_chunks(chunks, tokenizer)
     notes: list[str] = []
@@ -160,32 +168,37 @@ def select(
         notes=notes,
     )
     if cost_weight is None:
-        settings = configure(problem, value_greedy(problem).objective)
+        settings = configure(problem, value_greedy(problem))
         priced = replace(problem, cost_weight=settings.cost_weight)
         # With few chunks the value is too unsure of all of them, and a price may leave nothing.
         problem = priced if value_greedy(priced).solution.order else problem
     outcome = find(problem, seed=seed, moves=moves, time_limit=time_limit)
     selection, method = outcome.solution, outcome.method
     spent = int(outcome.detail["evaluations"])
-    if reranker is None:
-        selection = arranged(problem, selection, position_weights)
-    else:
-        start = arranged(problem, selection, position_weights)
-        settings = configure(problem, outcome.objective)
+    selection = arranged(problem, selection, position_weights)
+    cap = exploration = None
+    if reranker is not None:
+        settings = configure(
+            problem, outcome, evaluation_price=evaluation_price, evaluations=evaluations
+        )
+        cap, exploration = settings.evaluations, settings.exploration
         found = set_search(
             problem,
+            seed=seed,
             score=batched(reranker, problem),
-            evaluations=settings.evaluations if evaluations is None else evaluations,
+            evaluations=cap,
             ordered=True,
-            starts=[start.order],
+            starts=[selection.order],
             cost=problem.cost_weight,
-            exploration=settings.exploration,
+            exploration=exploration,
             time_limit=np.inf if time_limit is None else time_limit,
         )
         spent = int(found.detail["evaluations"])
+        if not cap:
+            notes.append("the reranker was not asked: no evaluation is expected to be worth it")
         if "fault" in found.detail:
             notes.append(f"{found.detail['fault']}; this is the best context until then")
-        selection, method = start, f"{method}, not scored by the reranker"
+        method = f"{method}, not scored by the reranker"
         if found.solution.order:
             selection, method = found.solution, "set_search with the reranker"
     if faults := validate(problem, selection):
@@ -205,6 +218,8 @@ def select(
         loss=value.loss,
         bound=outcome.bound if outcome.bound is not None else lower_bound(problem),
         evaluations=spent,
+        cap=cap,
+        exploration=exploration,
         seconds=time.perf_counter() - started,
         methods=outcome.detail["losses"],
         notes=tuple(notes),
@@ -268,9 +283,9 @@ def find(
         return replace(result, detail={**result.detail, "losses": losses, "evaluations": 0})
 
     results = [value_greedy(problem), beam(problem)]
-    if moves is None:
-        moves = configure(problem, results[0].objective).moves
     best = min(results, key=lambda result: result.objective)
+    if moves is None:
+        moves = configure(problem, best).moves
     if moves > 0:
         results.append(
             local_search(problem, time_limit=np.inf, seed=seed, start=best.solution, moves=moves)

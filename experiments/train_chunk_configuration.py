@@ -1,19 +1,20 @@
 """Trains the configuration agent of chunk selection: how much search a query is worth.
 
-    python -m experiments.train_chunk_configuration SET ... [--budgets 256,512,1024] [--out FILE]
+    python -m experiments.train_chunk_configuration NAME=PATH[+PATH...][:CUT]@BUDGETS ...
 
-Every value of each grid is played on every question, and again with few of its candidates, with a
-learned value that was trained on the other half of the questions. The policies are linear
-softmaxes, trained to maximise what they are expected to earn: a low loss, less a price for moves;
-token-F1 for the price of tokens; and for evaluations and exploration, which a reranker's search
-has, the evidence that the search ends with, less a price for evaluations. The reranker there is a
-judge that knows the evidence, but for noise. A policy gives way to the best constant if it does not
-earn more than that on questions that it was not fitted on.
+Every choice of each setting is played on every question, and again with few of its candidates,
+with a learned value that was trained without the question. Small networks learn what a choice
+brings: of moves a lower loss, of the price of tokens token-F1, and of evaluations and exploration,
+which a reranker's search has, the evidence that the search ends with. The reranker there is a judge
+that knows the evidence, but for noise.
+
+What the agent earns on questions that it was not fitted on, and on data sets that it was not fitted
+on, stands beside the best constant. A setting where it earns no more than that on such questions is
+left to the constant.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -28,206 +29,358 @@ import numpy.typing as npt
 import optax
 
 from baselines.chunk_selection import IMPROVE
-from baselines.chunk_selection.configuration import GRID, OBSERVED, SCHEMA, observe
+from baselines.chunk_selection.configuration import (
+    COST_WEIGHTS,
+    EVALUATION_PRICE,
+    EVALUATIONS,
+    EXPLORATION,
+    MOVES,
+    POINTS,
+    SEARCHES,
+    SEES,
+    SPENT,
+    Gains,
+    observe,
+    price_of,
+    to_json,
+)
 from baselines.chunk_selection.heuristics import beam, value_greedy
 from baselines.chunk_selection.tree_search import set_search
+from experiments.bench_chunk_selection import FOLDS, Bench, named_sets
 from experiments.chunk_evaluation import token_f1
-from experiments.common import ROOT, run
-from experiments.evidence_training import train
-from experiments.retrieval_pools import Pool, load_pools, subset
-from experiments.retrieval_sets import FULL, folds, recall
-from experiments.train_chunk_selection import fewer, lesson_of
+from experiments.chunk_judges import by_evidence, evidence
+from experiments.common import RESULTS, ROOT, Cell, Results, markdown_table, parser, run
+from experiments.retrieval_pools import Pool
+from experiments.train_chunk_selection import MODELS, fewer
+from games.base import Result
 from games.chunk_selection.problem import ChunkSelectionProblem
+from games.chunk_selection.solution import Selection
 from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
-POINTS = 100.0  # of the loss; what a selection earns that has all of the evidence
-MOVES_PRICE = 0.1  # of 1000 moves, in these points
-EVALUATION_PRICE = 0.02  # of one context that a reranker sees: a small model's few milliseconds
-JUDGE_NOISE = 0.1  # of a reranker's score of a set, beside its recall
-STEPS, RATE, DECAY = 1500, 0.05, 1e-3
+NAME = "chunk_configuration"
+AGENT = ROOT / "baselines/chunk_selection/configuration.json"
+TRIED_PRICES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)  # of an evaluation
+DRAWS = 2  # judges for each problem
+NETWORKS, HIDDEN = 4, 16
+STEPS, RATE, DECAY = 300, 0.01, 1e-3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Plays, trains, writes."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("sets", nargs="+", metavar="SET")
-    parser.add_argument("--budgets", default="256,512,1024", help="default: %(default)s")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "baselines/chunk_selection/configuration.json"
-    )
-    options = parser.parse_args(arguments)
-    budgets = [int(part) for part in options.budgets.split(",")]
-    lessons = [lesson_of(name, load_pools(name, steps=True)) for name in options.sets]
-    seen: list[Floats] = []
-    halves: list[int] = []
-    earned: dict[str, list[list[float]]] = {name: [] for name in GRID}
-    draw = np.random.default_rng(0)
-    for half in (0, 1):
-        others, own = [], []
-        for lesson in lessons:
-            # Sets of the same questions have them in the same half.
-            held = folds(len(lesson.pools), 2) == half
-            others += lesson.without(held)
-            own += subset(lesson.pools, held)
-        model = train(others, models=1, seed=half)
-        for pool in own + [fewer(pool, draw) for pool in own]:
-            for budget in budgets:
-                problem = pool.problem(budget, model, features=pool.features)
-                seen.append(observe(problem, value_greedy(problem).objective))
-                halves.append(half)
-                for name, played in play(pool, problem).items():
-                    earned[name].append(played)
-    states, part = np.stack(seen), np.array(halves)
-    policies = {}
-    for name in GRID:
-        values = np.array(earned[name])
-        tried = held_out(states, values, part)
-        pays = tried.policy - tried.constant > tried.error
-        policies[name] = fit(states, values) if pays else constant(values)
-        always = ", ".join(
-            f"{value:g}: {mean:.4f}"
-            for value, mean in zip(GRID[name], values.mean(axis=0), strict=True)
-        )
-        print(f"{name}: {tried}; always {always}", file=sys.stderr, flush=True)
-    data: dict[str, Any] = {
-        "schema": SCHEMA,
-        "weights": {name: np.round(value, 5).tolist() for name, value in policies.items()},
-    }
-    replace_file(options.out, (json.dumps(data) + "\n").encode())
+    """Plays, trains and writes the agent if that was not measured yet; prints the report."""
+    options = parser(__doc__, RESULTS / f"{NAME}.json", time_limit=0.0)
+    options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
+    options.add_argument("--models", type=Path, help="folder to keep the trained values in")
+    options.add_argument("--agent", type=Path, default=AGENT, help="file; default: the package's")
+    chosen = options.parse_args(arguments)
+    results = Results(chosen.out, NAME)
+    sets = named_sets(chosen.sets)
+    if sets:
+        config = {
+            "sets": {name: [path.partition(":")[2], budgets] for name, path, budgets in sets},
+            "folds": FOLDS,
+            "models": MODELS,
+        }
+        bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+        budgets_of = {name: budgets for name, _, budgets in sets}
+        results.measure(config, lambda: _train(played(bench, budgets_of), chosen.agent))
+    results.write_report(report(results))
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """What is earned by a policy on the half of the questions that it was not fitted on.
+class Played:
+    """R problems: what is seen of them, and what each choice of each setting brought.
 
-    Beside it the constant that is best on all questions, and the best value of each question;
-    `error` is the standard error of the policy less the constant.
+    Attributes:
+        states: f64[R, OBSERVED].
+        brought: f64[R, choices] for each setting, in points.
+        spent: f64[R, choices] likewise, moves or evaluations that were made.
+        fold: i64[R], alike for all problems of a question.
+        question: i64[R].
+        family: str[R], the data set.
+        weight: f64[R], by which each named set counts alike.
     """
 
-    policy: float
-    constant: float
-    oracle: float
-    error: float
-
-    def __str__(self) -> str:
-        return (
-            f"policy {self.policy:.4f}, constant {self.constant:.4f}, oracle {self.oracle:.4f},"
-            f" standard error {self.error:.4f}"
-        )
+    states: Floats
+    brought: dict[str, Floats]
+    spent: dict[str, Floats]
+    fold: Ints
+    question: Ints
+    family: npt.NDArray[np.str_]
+    weight: Floats
 
 
-def held_out(states: Floats, earned: Floats, part: npt.NDArray[np.int64]) -> HeldOut:
-    """By halves `part` i64[Q] of the states [Q, OBSERVED] and what is earned [Q, values]."""
-    policy = np.zeros(len(states))
-    for half in (0, 1):
-        own, other = part == half, part != half
-        best = np.argmax(states[own] @ fit(states[other], earned[other]), axis=1)
-        policy[own] = earned[own][np.arange(len(best)), best]
-    fixed = earned[:, np.argmax(earned.mean(axis=0))]
-    return HeldOut(
-        policy=float(policy.mean()),
-        constant=float(fixed.mean()),
-        oracle=float(earned.max(axis=1).mean()),
-        error=float((policy - fixed).std() / np.sqrt(len(states))),
+def played(bench: Bench, budgets: dict[str, list[int]]) -> Played:
+    """All questions of all sets at these budgets."""
+    states: list[Floats] = []
+    brought: dict[str, list[Floats]] = {name: [] for name in SPENT}
+    spent: dict[str, list[Floats]] = {name: [] for name in SPENT}
+    labels: list[tuple[str, str, int, int]] = []  # set, family, question, fold
+    draw = np.random.default_rng(0)
+    for name in bench.paths:
+        folds = bench.fold(name)
+        for number, whole in enumerate(bench.pools(name)):
+            for pool in (whole, fewer(whole, draw)):
+                for budget in budgets[name]:
+                    if not pool.fits(budget):
+                        continue
+                    model = bench.model(int(folds[number]))
+                    problem = pool.problem(budget, model, features=pool.features)
+                    start = min(
+                        value_greedy(problem), beam(problem), key=lambda result: result.objective
+                    )
+                    states.append(observe(problem, start))
+                    for setting, (points, made) in play(pool, problem, start, number).items():
+                        brought[setting].append(points)
+                        spent[setting].append(made)
+                    labels.append((name, bench.family(name), number, int(folds[number])))
+        print(f"{name}: {len(states)} problems", file=sys.stderr, flush=True)
+    sets, family, number_of, fold = (np.array(column) for column in zip(*labels, strict=True))
+    _, question = np.unique(
+        np.char.add(np.char.add(family, " "), number_of.astype(str)), return_inverse=True
+    )
+    weight = np.zeros(len(sets))
+    for each in np.unique(sets):
+        weight[sets == each] = 1.0 / (sets == each).mean()
+    return Played(
+        states=np.stack(states),
+        brought={name: np.stack(values) for name, values in brought.items()},
+        spent={name: np.stack(values) for name, values in spent.items()},
+        fold=fold,
+        question=question,
+        family=family,
+        weight=weight / weight.mean(),
     )
 
 
-def constant(earned: Floats) -> Floats:
-    """f64[OBSERVED, values]: the policy of the value that earns most on average."""
-    weights = np.zeros((OBSERVED, earned.shape[1]))
-    weights[0, np.argmax(earned.mean(axis=0))] = 1.0
-    return weights
-
-
-def play(pool: Pool, problem: ChunkSelectionProblem) -> dict[str, list[float]]:
-    """What each value of each grid earns on one problem."""
-    start = min(value_greedy(problem), beam(problem), key=lambda result: result.objective)
+def play(
+    pool: Pool, problem: ChunkSelectionProblem, start: Result[Selection], seed: int
+) -> dict[str, tuple[Floats, Floats]]:
+    """(points, moves or evaluations made) of each choice on one problem, from that selection."""
     moved = [
-        IMPROVE(problem, time_limit=0.0, seed=0, start=start.solution, moves=int(moves)).objective
+        IMPROVE(problem, time_limit=0.0, seed=0, start=start.solution, moves=moves).objective
         if moves
         else start.objective
-        for moves in GRID["moves"]
-    ]
-    most, calmest = int(GRID["evaluations"][-1]), GRID["exploration"][0]
-    searched = [
-        judged(pool, problem, start.solution.order, int(count), calmest)
-        for count in GRID["evaluations"]
-    ]
-    explored = [
-        judged(pool, problem, start.solution.order, most, value) for value in GRID["exploration"]
+        for moves in MOVES
     ]
     stopped = [
-        token_f1(pool, value_greedy(replace(problem, cost_weight=value)).solution.order)
-        for value in GRID["cost_weight"]
+        token_f1(pool, value_greedy(replace(problem, cost_weight=weight)).solution.order)
+        for weight in COST_WEIGHTS
     ]
+    judged = [_judged(pool, problem, start.solution.order, [seed, draw]) for draw in range(DRAWS)]
+    points, made = np.mean(judged, axis=0)
     return {
-        "moves": [
-            -POINTS * loss - MOVES_PRICE * moves / 1000
-            for loss, moves in zip(moved, GRID["moves"], strict=True)
-        ],
-        "evaluations": searched,
-        "exploration": explored,
-        "cost_weight": stopped,
+        "moves": (-POINTS * np.array(moved), SPENT["moves"]),
+        "search": (points, made),
+        "cost_weight": (POINTS * np.array(stopped), SPENT["cost_weight"]),
     }
 
 
-def judged(
-    pool: Pool,
-    problem: ChunkSelectionProblem,
-    start: Sequence[int],
-    evaluations: int,
-    exploration: float,
-) -> float:
-    """Points of recall and of all of the evidence after search by a noisy judge, less its price."""
+def _judged(
+    pool: Pool, problem: ChunkSelectionProblem, start: Sequence[int], seed: Sequence[int]
+) -> Floats:
+    """f64[2, choices]: points of evidence after search by a judge with noise drawn by the seed, and
+    evaluations.
 
-    def held(order: Sequence[int]) -> float:
-        share = recall(pool.question, [pool.passages[i] for i in order])
-        return (share + problem.all_weight * (share >= FULL)) / (1.0 + problem.all_weight)
+    A smaller cap ends the same search earlier, so one search of each temperature tells all caps.
+    """
+    held, judge = evidence(pool, problem), by_evidence(pool, problem, seed)
+    seen: list[tuple[float, float]] = []
 
     def score(orders: Sequence[tuple[int, ...]]) -> list[float]:
-        return [
-            # The same set has the same noise.
-            held(order) + JUDGE_NOISE * np.random.default_rng(sorted(order)).normal()
-            for order in orders
-        ]
+        scores = list(judge(orders))
+        seen.extend(zip(scores, map(held, orders), strict=True))
+        return scores
 
-    found = set_search(
-        problem, score=score, evaluations=evaluations, exploration=exploration, starts=[start]
-    )
-    return POINTS * held(found.solution.order) - EVALUATION_PRICE * evaluations
+    found = {SEARCHES[0]: (POINTS * held(start), 0)}
+    for exploration in EXPLORATION:
+        seen.clear()
+        set_search(
+            problem,
+            score=score,
+            evaluations=EVALUATIONS[-1],
+            exploration=exploration,
+            starts=[start],
+            seed=seed[-1],
+        )
+        scores, true = np.array(seen).T
+        for count in EVALUATIONS[1:]:
+            best = true[np.argmax(scores[:count])]
+            found[count, exploration] = (POINTS * best, min(count, len(seen)))
+    return np.array([found[choice] for choice in SEARCHES]).T
 
 
-def fit(states: Floats, earned: Floats) -> Floats:
-    """f64[OBSERVED, values]: the policy that earns most on states [Q, OBSERVED], [Q, values]."""
-    # What a question earns with any value says nothing about which to choose.
-    gained = earned - earned.mean(axis=1, keepdims=True)
-    worth = jnp.asarray(gained / max(float(gained.std()), 1e-9))
-    # The first number is always 1, and is no measure.
-    centre, spread = states.mean(axis=0), np.maximum(states.std(axis=0), 1e-6)
-    centre[0], spread[0] = 0.0, 1.0
-    given = jnp.asarray((states - centre) / spread)
-    optimizer = optax.adam(RATE)
+def fit(states: Floats, brought: Floats, weight: Floats) -> Gains:
+    """Networks that predict brought [R, V] from states [R, F], problems counting by their weight.
 
-    def loss(weights: jax.Array) -> jax.Array:
-        policy = jax.nn.softmax(given @ weights, axis=1)
-        return -(policy * worth).sum(axis=1).mean() + DECAY * (weights**2).sum()
+    What all choices of a problem bring says nothing about which to take.
+    """
+    mean = constant(states, brought, weight)
+    gained = brought - brought.mean(axis=1, keepdims=True)
+    unit = max(float(gained.std()), 1e-9)
+    features, choices = states.shape[1], brought.shape[1]
+    given = jnp.asarray((states - mean.centre) / mean.spread)
+    wanted = jnp.asarray((gained - mean.bias) / unit)
+    each = jnp.asarray(weight / weight.mean())[:, None]
+    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, STEPS))
+
+    def loss(weights: dict[str, jax.Array]) -> jax.Array:
+        found = jnp.tanh(given @ weights["inner"]) @ weights["outer"]
+        found += given @ weights["direct"] + weights["bias"]
+        size = sum((weights[part] ** 2).sum() for part in ("inner", "outer", "direct"))
+        return (each * (found - wanted) ** 2).mean() + DECAY * size
 
     @jax.jit
-    def step(weights: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        updates, state = optimizer.update(jax.grad(loss)(weights), state)
-        return optax.apply_updates(weights, updates), state
+    @jax.vmap
+    def trained(key: jax.Array) -> dict[str, jax.Array]:
+        first, second = jax.random.split(key)
+        weights = {
+            "inner": 0.4 * jax.random.normal(first, (features, HIDDEN)),
+            "outer": 0.05 * jax.random.normal(second, (HIDDEN, choices)),
+            "direct": jnp.zeros((features, choices)),
+            "bias": jnp.zeros(choices),
+        }
 
-    weights = jnp.zeros((OBSERVED, earned.shape[1]))
-    state = optimizer.init(weights)
-    for _ in range(STEPS):
-        weights, state = step(weights, state)
-    found = np.asarray(weights, dtype=np.float64) / spread[:, None]
-    found[0] -= centre @ found
-    return found
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            weights, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(weights), state)
+            return (optax.apply_updates(weights, updates), state), None
+
+        return jax.lax.scan(step, (weights, optimizer.init(weights)), None, length=STEPS)[0][0]
+
+    found = {
+        name: np.asarray(value, dtype=np.float64)
+        for name, value in trained(jax.random.split(jax.random.key(0), NETWORKS)).items()
+    }
+    return replace(
+        mean,
+        inner=found["inner"],
+        outer=unit * found["outer"],
+        direct=unit * found["direct"],
+        bias=mean.bias + unit * found["bias"],
+    )
+
+
+def constant(states: Floats, brought: Floats, weight: Floats) -> Gains:
+    """A network that predicts what the choices bring on average."""
+    features, choices = states.shape[1], brought.shape[1]
+    gained = brought - brought.mean(axis=1, keepdims=True)
+    return Gains(
+        centre=states.mean(axis=0),
+        spread=np.maximum(states.std(axis=0), 1e-6),
+        inner=np.zeros((1, features, 1)),
+        outer=np.zeros((1, 1, choices)),
+        direct=np.zeros((1, features, choices)),
+        bias=np.average(gained, axis=0, weights=weight)[None],
+    )
+
+
+def _train(data: Played, out: Path) -> Cell:
+    """Compares the agent with constants, writes the agent, and returns the comparison."""
+    compared: list[Cell] = []
+    agent: dict[str, Gains] = {}
+    for setting, brought in data.brought.items():
+        states = data.states[:, SEES[setting]]
+        rows = [
+            {"setting": setting, "held_out": name, **row}
+            for name, parts in (("questions", data.fold), ("data sets", data.family))
+            for row in compare(data, setting, parts)
+        ]
+        compared += rows
+        own = [row for row in rows if row["held_out"] == "questions"]
+        pays = sum(row["difference"] for row in own) > sum(row["error"] for row in own)
+        agent[setting] = (fit if pays else constant)(states, brought, data.weight)
+    replace_file(out, (json.dumps(to_json(agent)) + "\n").encode())
+    return {"problems": len(data.states), "compared": compared}
+
+
+def compare(data: Played, setting: str, parts: npt.NDArray[Any]) -> list[Cell]:
+    """What the agent and the best constant earn on parts [R] that they were not fitted on.
+
+    A row for each price of an evaluation, or one where it does not matter.
+    """
+    states, brought = data.states[:, SEES[setting]], data.brought[setting]
+    predicted = {fitted: np.zeros_like(brought) for fitted in (fit, constant)}
+    for part in np.unique(parts):
+        out = parts == part
+        for fitted, values in predicted.items():
+            values[out] = fitted(states[~out], brought[~out], data.weight[~out])(states[out])
+    tried = TRIED_PRICES if setting == "search" else (EVALUATION_PRICE,)
+    return [_row(data, setting, predicted[fit], predicted[constant], price) for price in tried]
+
+
+def _row(
+    data: Played, setting: str, predicted: Floats, typical: Floats, evaluation_price: float
+) -> Cell:
+    price = price_of(setting, evaluation_price)
+    earned = data.brought[setting] - price * data.spent[setting]
+    every = np.arange(len(earned))
+
+    def mean(values: Floats) -> float:
+        return float(np.average(values, weights=data.weight))
+
+    def taken(gains: Floats) -> Ints:
+        return np.asarray(np.argmax(gains - price * SPENT[setting], axis=1))
+
+    own, fixed = taken(predicted), taken(typical)
+    gain = earned[every, own] - earned[every, fixed]
+    # Problems of one question have their chance in common.
+    off = data.weight * (gain - mean(gain))
+    error = np.sqrt((np.bincount(data.question, off) ** 2).sum()) / data.weight.sum()
+    return {
+        "price": evaluation_price if setting == "search" else None,
+        "none": mean(earned[:, 0]),
+        "constant": mean(earned[every, fixed]),
+        "agent": mean(earned[every, own]),
+        "best": mean(earned.max(axis=1)),
+        "difference": mean(gain),
+        "error": float(error),
+        "by_family": {
+            str(name): float(np.average(gain[which], weights=data.weight[which]))
+            for name in np.unique(data.family)
+            for which in (data.family == name,)
+        },
+        "spent": [
+            mean(data.spent[setting][every, fixed]),
+            mean(data.spent[setting][every, own]),
+        ],
+        "shares": {
+            kind: [round(mean(choices == choice), 4) for choice in range(earned.shape[1])]
+            for kind, choices in (("constant", fixed), ("agent", own))
+        },
+    }
+
+
+def table(results: Results) -> str:
+    """A row for each setting, price and kind of held-out questions."""
+    header = [
+        *("decides", "price", "not seen before", "least", "best constant", "agent"),
+        *("agent less constant", "best for each", "evaluations, constant / agent"),
+    ]
+    rows = []
+    for cell in results.cells:
+        for row in cell["result"]["compared"]:
+            price, searches = row["price"], row["price"] is not None
+            rows.append(
+                [
+                    row["setting"].replace("_", " "),
+                    f"{price:g}" if searches else "",
+                    row["held_out"],
+                    *(f"{row[key]:.2f}" for key in ("none", "constant", "agent")),
+                    f"{row['difference']:+.2f} ± {row['error']:.2f}",
+                    f"{row['best']:.2f}",
+                    " / ".join(f"{made:.0f}" for made in row["spent"]) if searches else "",
+                ]
+            )
+    return markdown_table(header, rows)
+
+
+def report(results: Results) -> str:
+    """The table under a heading."""
+    return "\n\n".join(["# What the configuration agent earns, in points of 100", table(results)])
 
 
 if __name__ == "__main__":

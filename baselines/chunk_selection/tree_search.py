@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from baselines.chunk_selection.belief import Belief
 from baselines.chunk_selection.heuristics import BatchLoss
 from games.base import Result
 from games.chunk_selection.problem import ChunkSelectionProblem, ranked
@@ -27,12 +28,14 @@ ScoreSets = Callable[[Sequence[tuple[int, ...]]], Iterable[float]]
 
 CORAG_EXPLORATION, CORAG_COST = 2.4, 0.1  # the paper's settings
 CORAG_ITERATIONS = 10
-EXPLORATION = 0.1
+EXPLORATION = 2.0
+BATCH = 4  # sets drawn before the scores are looked at
 WIDTH = 8  # additions that are scored when a set is expanded
+TREE_EXPLORATION = 0.1  # in units of the spread of scores
 DEFAULT_EVALUATIONS = 400
 
 
-class _EndedError(Exception):
+class EndedError(Exception):
     """No more evaluations: the cap is reached, or the scorer failed."""
 
 
@@ -69,7 +72,7 @@ class Scored:
         """The scores of sets that the budget allows; new ones in one call of the scorer.
 
         Raises:
-            _EndedError: the cap does not allow all of them, or the scorer failed; what the cap
+            EndedError: the cap does not allow all of them, or the scorer failed; what the cap
                 allows is scored and counts.
         """
         new: dict[tuple[int, ...], tuple[int, ...]] = {}
@@ -81,7 +84,7 @@ class Scored:
         if asked:
             self._ask(asked)
         if len(asked) < len(new):
-            raise _EndedError
+            raise EndedError
         return [self.known[self.key(order)] for order in orders]
 
     def _ask(self, asked: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
@@ -101,7 +104,7 @@ class Scored:
             self.fault = f"the reranker failed: {type(error).__name__} {said}".rstrip()
         if self.fault:
             self.fault += f", after {self.evaluations} evaluations"
-            raise _EndedError
+            raise EndedError
 
     def _price(self, order: tuple[int, ...]) -> float:
         return 0.0 if self.prices is None else float(self.prices[list(order)].sum())
@@ -154,7 +157,7 @@ def corag(
         price = cost * used(child) / problem.budget
         return total[child] / visits[child] + exploration * spread - price
 
-    with contextlib.suppress(_EndedError, KeyboardInterrupt):
+    with contextlib.suppress(EndedError, KeyboardInterrupt):
         for _ in range(iterations):
             if time.perf_counter() - started > time_limit:
                 break
@@ -209,25 +212,30 @@ def set_search(
     ordered: bool = False,
     starts: Sequence[Sequence[int]] = (),
 ) -> Result[Selection]:
-    """Best-first tree search over sets with a transposition table, then swaps with what is left.
+    """Search over sets by a scorer: the stages follow where the one before finds nothing more.
 
-    A set is one node whatever order it was reached in. An expansion scores its `width` most
-    promising additions in one batch; a child is chosen by the best score below it, what it adds on
-    average and how rarely it was visited. Stopping is an action: a set competes with what is below
-    it, so the answer may leave budget unused. A quarter of the evaluations is for swaps of single
-    chunks in the best set.
+    First sets are scored that are best under hypotheses of the evidence, drawn by how well they
+    explain the scores so far (`belief.py`). Then come changes of single chunks in the best set,
+    until none is better. What is left of the cap is for a best-first tree search over sets with a
+    transposition table, and for single changes again where it finds a better set.
+
+    A set is one node of the tree whatever order it was reached in. An expansion scores its `width`
+    most promising additions in one batch; a child is chosen by the best score below it and how
+    rarely it was visited. Stopping is an action: a set competes with what is below it, so the
+    answer may leave budget unused. A smaller cap ends the same search earlier.
 
     Args:
         time_limit: seconds.
+        seed: of the draws.
         score: of sets; the learned value if None.
         evaluations: cap on scored sets.
-        exploration: weight of rarely visited sets, in units of the spread of scores.
+        exploration: temperature of the draws: below 1 the likeliest hypotheses are drawn more
+            often than they are likely, above 1 less often.
         cost: price of the whole budget, in units of the score.
         width: additions scored at once.
         ordered: the order counts for the scorer.
         starts: selections to score first, such as a heuristic's.
     """
-    del seed  # nothing is random
     started = time.perf_counter()
     scored = Scored(
         score or value_scorer(problem),
@@ -235,30 +243,67 @@ def set_search(
         ordered,
         prices=cost * problem.tokens / problem.budget,
     )
-    rate = problem.marginals / np.sqrt(problem.tokens)
-    preferred = ranked(rate)
     deadline = started + time_limit
-    with contextlib.suppress(_EndedError, KeyboardInterrupt):
+    with contextlib.suppress(EndedError, KeyboardInterrupt):
         scored([tuple(int(i) for i in each) for each in starts if len(each)])
-        _grow(problem, scored, preferred, deadline, int(0.75 * evaluations), exploration, width)
-        _swaps(problem, scored, preferred, deadline, width)
+        belief = Belief(problem)
+        _draws(problem, scored, belief, deadline, exploration, np.random.default_rng(seed))
+        # What no hypothesis has is worth a try by the value before the scores.
+        worth = belief.expected() + 1e-3 * problem.marginals
+        preferred = ranked(worth / np.sqrt(problem.tokens))
+        change_singly(problem, scored, preferred, deadline, width)
+        table: dict[tuple[int, ...], _Node] = {(): _Node((), 0.0)}
+        closed: set[tuple[int, ...]] = set()
+        while () not in closed and time.perf_counter() < deadline:
+            _grow(problem, scored, preferred, table, closed, deadline, width)
+            change_singly(problem, scored, preferred, deadline, width)
     return _result("set_search", problem, scored, started)
+
+
+def _draws(
+    problem: ChunkSelectionProblem,
+    scored: Scored,
+    belief: Belief,
+    deadline: float,
+    temperature: float,
+    random: np.random.Generator,
+) -> None:
+    """Batches of the best set by all hypotheses and the best by single ones, drawn.
+
+    Ends where less than half of a batch is new.
+    """
+    place = np.argsort(ranked(problem.marginals))
+    told = 0
+    while time.perf_counter() < deadline:
+        for order, value in list(scored.known.items())[told:]:
+            belief.add(order, value)
+        told = len(scored.known)
+        batch: dict[tuple[int, ...], None] = {}
+        for tried in range(2 * BATCH):
+            drawn = belief.draw(random, temperature) if tried else belief.best(belief.weights())
+            # Likely evidence first, as `solution.arranged` has it.
+            order = tuple(sorted(drawn, key=lambda i: place[i]))
+            if order and scored.key(order) not in scored.known:
+                batch[order] = None
+            if len(batch) == BATCH:
+                break
+        if len(batch) < BATCH / 2:
+            return
+        scored(list(batch))
 
 
 def _grow(
     problem: ChunkSelectionProblem,
     scored: Scored,
     preferred: list[int],
+    table: dict[tuple[int, ...], _Node],
+    closed: set[tuple[int, ...]],
     deadline: float,
-    evaluations: int,
-    exploration: float,
     width: int,
 ) -> None:
-    table: dict[tuple[int, ...], _Node] = {(): _Node((), 0.0)}
-    closed: set[tuple[int, ...]] = set()
-    while scored.evaluations < evaluations and time.perf_counter() < deadline:
-        if () in closed:
-            return
+    """Grows the tree until a set is better than all before, or nothing is left to grow."""
+    value = scored.best_score
+    while scored.best_score <= value and () not in closed and time.perf_counter() < deadline:
         path: list[tuple[int, ...]] = [()]
         while (children := table[path[-1]].children) is not None:
             open_ = [child for child in children if child not in closed]
@@ -273,7 +318,7 @@ def _grow(
                     open_,
                     key=lambda c: (
                         table[c].best
-                        + exploration
+                        + TREE_EXPLORATION
                         * spread
                         * math.sqrt(parent.visits + 1)
                         / (table[c].visits + 1)
@@ -318,25 +363,39 @@ def _expand(
         node.children.append(key)
 
 
-def _swaps(
+def change_singly(
     problem: ChunkSelectionProblem,
     scored: Scored,
     preferred: list[int],
-    deadline: float,
-    width: int,
+    deadline: float = math.inf,
+    width: int = WIDTH,
 ) -> None:
-    """Additions, exchanges and drops of single chunks in the best set, until none is better."""
+    """Single changes of the best set until none is better: drops, additions, exchanges, and where
+    the order counts another first chunk.
+
+    Args:
+        problem: the problem.
+        scored: the scorer; something was scored already.
+        preferred: candidates, the ones to try first in front.
+        deadline: of `time.perf_counter`.
+        width: exchanges tried for each chunk; half of the additions tried.
+
+    Raises:
+        EndedError: no more evaluations.
+    """
     while time.perf_counter() < deadline:
         best, value = scored.best, scored.best_score
         left = problem.budget - int(problem.tokens[list(best)].sum())
         outside = [i for i in preferred if i not in best]
-        trials = [(*best, i) for i in outside if problem.tokens[i] <= left][: 2 * width]
-        trials += [tuple(x for x in best if x != out) for out in best if len(best) > 1]
+        trials = [tuple(x for x in best if x != out) for out in best if len(best) > 1]
+        trials += [(*best, i) for i in outside if problem.tokens[i] <= left][: 2 * width]
         weakest = sorted(best, key=preferred.index, reverse=True)
         for out in weakest:
             room = left + int(problem.tokens[out])
             fitting = [i for i in outside if problem.tokens[i] <= room][:width]
             trials += [tuple(i if x == out else x for x in best) for i in fitting]
+        if scored.ordered:
+            trials += [(first, *(x for x in best if x != first)) for first in best[1:]]
         for at in range(0, len(trials), width):
             scored(trials[at : at + width])
             if scored.best_score > value:

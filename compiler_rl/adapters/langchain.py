@@ -11,6 +11,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import Runnable, RunnableLambda
 from pydantic import ConfigDict
 
+from baselines.chunk_selection.configuration import EVALUATION_PRICE
 from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.problem import ALL_WEIGHT
@@ -25,7 +26,8 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
         embeddings: embeds query and documents; texts alone are looked at if None.
         reranker: judges whole contexts, `(query, chunks) -> float`; the learned value if None.
         evaluations: cap on contexts that the reranker sees; by the configuration agent if None.
-        position_weights, all_weight, cost_weight, model: see `compiler_rl.select.select`.
+        evaluation_price, position_weights, all_weight, cost_weight, model: see
+            `compiler_rl.select.select`.
         score_key: metadata that holds the retriever's score, where documents have it.
     """
 
@@ -34,6 +36,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
     embeddings: Embeddings | None = None
     reranker: Any = None
     evaluations: int | None = None
+    evaluation_price: float = EVALUATION_PRICE
     position_weights: list[float] | None = None
     all_weight: float = ALL_WEIGHT
     cost_weight: float | None = 0.0
@@ -75,6 +78,7 @@ class ChunkSelectionCompressor(BaseDocumentCompressor):
             query_embedding=asked,
             reranker=self.reranker,
             evaluations=self.evaluations,
+            evaluation_price=self.evaluation_price,
             position_weights=self.position_weights,
             all_weight=self.all_weight,
             cost_weight=self.cost_weight,

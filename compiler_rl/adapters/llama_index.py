@@ -9,6 +9,7 @@ from llama_index.core.bridge.pydantic import Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 
+from baselines.chunk_selection.configuration import EVALUATION_PRICE
 from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.problem import ALL_WEIGHT
@@ -28,6 +29,10 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
     evaluations: int | None = Field(
         default=None,
         description="cap on contexts that the reranker sees; by the configuration agent if None",
+    )
+    evaluation_price: float = Field(
+        default=EVALUATION_PRICE,
+        description="percent of the evidence that an evaluation has to bring for that agent",
     )
     position_weights: list[float] | None = Field(
         default=None, description="how well each position of the context is read"
@@ -73,6 +78,7 @@ class ChunkSelectionPostprocessor(BaseNodePostprocessor):
             query_embedding=query_bundle.embedding if embedded else None,
             reranker=self.reranker,
             evaluations=self.evaluations,
+            evaluation_price=self.evaluation_price,
             position_weights=self.position_weights,
             all_weight=self.all_weight,
             cost_weight=self.cost_weight,

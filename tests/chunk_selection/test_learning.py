@@ -10,12 +10,30 @@ import numpy as np
 import pytest
 from selection_instances import random_problem
 
-from baselines.chunk_selection.configuration import GRID, OBSERVED, configure, observe, weights
+from baselines.chunk_selection.configuration import (
+    COST_WEIGHTS,
+    EVALUATIONS,
+    EXPLORATION,
+    MOVES,
+    OBSERVED,
+    SEES,
+    SPENT,
+    agent,
+    configure,
+    observe,
+)
+from baselines.chunk_selection.configuration import (
+    from_json as agent_from_json,
+)
+from baselines.chunk_selection.configuration import (
+    to_json as agent_to_json,
+)
+from baselines.chunk_selection.heuristics import value_greedy
 from experiments import evidence_training
 from experiments.evidence_examples import Example
 from experiments.evidence_levels import calibrated
 from experiments.evidence_training import layout_of, totals, train
-from experiments.train_chunk_configuration import constant, fit, held_out
+from experiments.train_chunk_configuration import Played, compare, constant, fit
 from games.chunk_selection.chunk import Chunk
 from games.chunk_selection.features import make_features
 from games.chunk_selection.value import (
@@ -203,37 +221,68 @@ def test_a_model_survives_its_file(tmp_path):
 def test_agent_chooses_from_its_grid():
     for seed in range(5):
         problem = random_problem(seed, size=10)
-        chosen = configure(problem, 0.5)
-        assert chosen == configure(problem, 0.5)
-        assert chosen.moves in GRID["moves"]
-        assert chosen.evaluations in GRID["evaluations"]
-        assert chosen.exploration in GRID["exploration"]
-        assert chosen.cost_weight in GRID["cost_weight"]
-        assert np.isfinite(observe(problem, 0.5)).all()
-        assert observe(replace(problem, budget=1), 0.5).shape == (OBSERVED,)
-    assert {name: w.shape for name, w in weights().items()} == {
-        name: (OBSERVED, len(values)) for name, values in GRID.items()
-    }
+        found = value_greedy(problem)
+        chosen = configure(problem, found)
+        assert chosen == configure(problem, found)
+        assert chosen.moves in MOVES
+        assert chosen.evaluations in EVALUATIONS
+        assert chosen.exploration in EXPLORATION
+        assert chosen.cost_weight in COST_WEIGHTS
+        seen = observe(problem, found)
+        assert seen.shape == (OBSERVED,)
+        assert np.isfinite(seen).all()
+        assert {name: gains(seen[SEES[name]]).shape for name, gains in agent().items()} == {
+            name: counts.shape for name, counts in SPENT.items()
+        }
+        assert configure(problem, found, evaluations=33).evaluations == 33
+
+
+def test_an_agent_survives_its_file():
+    problem = random_problem(3, size=10)
+    seen = observe(problem, value_greedy(problem))
+    again = agent_from_json(agent_to_json(agent()))
+    for name, gains in agent().items():
+        np.testing.assert_allclose(again[name](seen[SEES[name]]), gains(seen[SEES[name]]))
 
 
 def test_agent_learns_what_pays():
-    """The second value pays where a number is positive, else the first."""
-    states = np.random.default_rng(0).normal(size=(200, OBSERVED))
+    """The second choice pays where a number is positive, else the first."""
+    states = np.random.default_rng(0).normal(size=(200, 5))
     earned = np.stack([np.zeros(200), states[:, 3]], axis=1)
-    chosen = np.argmax(states @ fit(states, earned), axis=1)
+    chosen = np.argmax(fit(states, earned, np.ones(200))(states), axis=1)
     assert (chosen == (states[:, 3] > 0)).mean() > 0.95
 
 
-def test_held_out_questions_judge_policies():
+def test_a_constant_is_what_pays_most_by_weight():
+    states = np.random.default_rng(0).normal(size=(4, 5))
+    earned = np.array([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0], [9.0, 0.0]])
+    for weight, best in (([1.0, 1.0, 1.0, 0.1], 1), ([1.0, 1.0, 1.0, 1.0], 0)):
+        gains = constant(states, earned, np.array(weight))(states)
+        assert (np.argmax(gains, axis=1) == best).all()
+        np.testing.assert_allclose(gains, gains[:1].repeat(4, axis=0))
+
+
+def test_held_out_questions_judge_agents():
     draw = np.random.default_rng(0)
-    states = np.concatenate([np.ones((400, 1)), draw.normal(size=(400, OBSERVED - 1))], axis=1)
-    part = np.arange(400) % 2
-    learnable = np.stack([np.full(400, 0.1), states[:, 3]], axis=1)
-    found = held_out(states, learnable, part)
-    best = float(learnable.max(axis=1).mean())
-    assert found.constant < found.policy - 5 * found.error
-    assert found.policy < found.oracle == best
-    chance = np.stack([np.full(400, 0.5), draw.normal(size=400)], axis=1)
-    found = held_out(states, chance, part)
-    assert found.policy - found.constant < 2 * found.error
-    assert (np.argmax(states @ constant(learnable), axis=1) == 0).all()
+    count = 400
+    states = draw.normal(size=(count, OBSERVED))
+    choices = SPENT["cost_weight"].size
+    learnable = np.zeros((count, choices))
+    learnable[:, 0], learnable[:, 1] = 0.1, states[:, 3]
+    chance = np.zeros((count, choices))
+    chance[:, 0], chance[:, 1] = 0.5, draw.normal(size=count)
+    data = Played(
+        states=states,
+        brought={"cost_weight": learnable},
+        spent={"cost_weight": np.zeros((count, choices))},
+        fold=np.arange(count) % 2,
+        question=np.arange(count),
+        family=np.array(["a", "b"])[np.arange(count) // 200],
+        weight=np.ones(count),
+    )
+    (row,) = compare(data, "cost_weight", data.fold)
+    assert row["constant"] < row["agent"] - 5 * row["error"]
+    assert row["agent"] <= row["best"] == pytest.approx(learnable.max(axis=1).mean())
+    assert row["agent"] - row["constant"] == pytest.approx(row["difference"])
+    (row,) = compare(replace(data, brought={"cost_weight": chance}), "cost_weight", data.family)
+    assert row["difference"] < 2 * row["error"]

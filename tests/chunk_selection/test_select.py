@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.chunk_selection.configuration import GRID
+from baselines.chunk_selection.configuration import COST_WEIGHTS
 from compiler_rl.select import select
 from games.chunk_selection.chunk import Chunk, count_tokens, make_chunks, read_jsonl
 from hlo_frontend.errors import InputError
@@ -82,7 +82,7 @@ def test_the_agent_sets_the_price_of_tokens():
     by_agent = select(QUERY, TEXTS, 120, cost_weight=None)
     assert by_agent.trace.used <= select(QUERY, TEXTS, 120).trace.used
     price = by_agent.trace.cost_weight
-    assert price in GRID["cost_weight"]
+    assert price in COST_WEIGHTS
     assert by_agent.chunks == select(QUERY, TEXTS, 120, cost_weight=price).chunks
 
 
@@ -107,6 +107,26 @@ def test_a_reranker_decides_order_and_set():
     chunks, trace = select(QUERY, TEXTS, 60, reranker=reranker)
     assert [chunk.text for chunk in chunks] == [TEXTS[4], TEXTS[2]]
     assert trace.evaluations <= 200
+
+
+def test_a_dear_reranker_is_asked_less():
+    """Down to never, which the trace says; what is given is not the agent's to choose."""
+
+    def traced(**options):
+        return select(
+            QUERY, TEXTS, 60, reranker=lambda query, chunks: float(len(chunks)), **options
+        )
+
+    caps = [traced(evaluation_price=price).trace.cap for price in (0.0, 0.2, 2.0, 100.0)]
+    assert caps == sorted(caps, reverse=True)
+    assert caps[0] > caps[-1] == 0
+    chunks, trace = traced(evaluation_price=100.0)
+    assert chunks == select(QUERY, TEXTS, 60).chunks
+    assert "not asked" in trace.notes[0]
+    few, many = (traced(evaluation_price=100.0, evaluations=count).trace for count in (3, 30))
+    assert (few.cap, few.evaluations, many.cap) == (3, 3, 30)
+    assert not few.notes
+    assert select(QUERY, TEXTS, 60).trace.cap is None
 
 
 def test_a_reranker_with_batches_gets_batches():
@@ -232,6 +252,8 @@ def test_other_bad_input():
         ({"evaluations": 0}, "evaluations 0"),
         ({"evaluations": 2.5}, "evaluations 2.5"),
         ({"moves": -1}, "moves -1"),
+        ({"evaluation_price": -0.1}, "evaluation_price -0.1"),
+        ({"evaluation_price": float("nan")}, "evaluation_price nan"),
         ({"time_limit": float("nan")}, "time_limit nan"),
         ({"position_weights": ["first"]}, "position_weights"),
         ({"all_weight": -1}, "all_weight -1"),
@@ -295,7 +317,7 @@ def test_command_from_file_to_file(tmp_path):
     assert all(TEXTS[chunk.metadata["n"]] == chunk.text for chunk in chosen)
     report = json.loads(files["report.json"].read_text())
     assert report["validated"] is True
-    assert report["cost_weight"] in GRID["cost_weight"]
+    assert report["cost_weight"] in COST_WEIGHTS
     assert [row["id"] for row in report["taken"]] == [chunk.id for chunk in chosen]
     assert files["picture.svg"].read_text().startswith("<?xml")
 

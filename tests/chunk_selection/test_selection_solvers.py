@@ -157,3 +157,19 @@ def test_solve_is_never_worse_than_the_heuristics():
 
 def test_equal_scores_keep_their_order():
     assert ranked([1.0, 2.0, 1.0, 2.0]) == [1, 3, 0, 2]
+
+
+def test_a_smaller_cap_ends_the_same_search_earlier():
+    problem = random_problem(9, size=24)
+    scorer = np.random.default_rng(0)
+    known = {}
+
+    def score(orders):
+        return [known.setdefault(frozenset(o), float(scorer.random())) for o in orders]
+
+    curves = [
+        set_search(problem, score=score, evaluations=count, seed=1).detail["score_curve"]
+        for count in (120, 20, 60)
+    ]
+    for count, curve in zip((20, 60), curves[1:], strict=True):
+        assert curve == [point for point in curves[0] if point[0] <= count]
