@@ -19,6 +19,7 @@ from experiments import (
     bench_agent,
     bench_chunk_calibration,
     bench_chunk_latency,
+    bench_chunk_reranker,
     bench_chunk_selection,
     bench_chunk_transfer,
     bench_co_scheduling,
@@ -32,6 +33,7 @@ from experiments import (
     bench_suite,
     bench_sweep,
     bench_tensor_parallel,
+    train_chunk_configuration,
 )
 from experiments.common import RESULTS, ROOT, Results, run
 from hlo_frontend.errors import InputError
@@ -48,6 +50,8 @@ TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
     "sharding": (bench_sharding.NAME, bench_sharding.table),
     "tensor_parallel": (bench_tensor_parallel.NAME, bench_tensor_parallel.table),
     "chunk_calibration": (bench_chunk_calibration.NAME, bench_chunk_calibration.short_table),
+    "chunk_configuration": (train_chunk_configuration.NAME, train_chunk_configuration.table),
+    "chunk_reranker": (bench_chunk_reranker.NAME, bench_chunk_reranker.table),
     "chunk_latency": (bench_chunk_latency.NAME, bench_chunk_latency.table),
     "chunk_transfer": (bench_chunk_transfer.NAME, bench_chunk_transfer.table),
     "chunk_selection": (bench_chunk_selection.NAME, bench_chunk_selection.short_table),
