@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from baselines.chunk_selection.tree_search import (
+    BATCH,
     EndedError,
     Scored,
     ScoreSets,
-    change_singly,
     corag,
     set_search,
+    single_changes,
 )
 from compiler_rl.select import find
 from experiments.bench_chunk_selection import FOLDS, Bench, named_sets
@@ -92,7 +93,8 @@ def by_changes(
     with contextlib.suppress(EndedError):
         scored([first])
         rate = problem.marginals / np.sqrt(problem.tokens)
-        change_singly(problem, scored, ranked(rate))
+        while trials := single_changes(problem, scored, ranked(rate)):
+            scored(trials[:BATCH])
     return scored.best, scored.best_score
 
 

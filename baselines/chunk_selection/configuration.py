@@ -33,7 +33,7 @@ POINTS = 100.0  # of a selection that has all of the evidence
 MOVES = (0, 300, 1000, 3000)
 MOVES_PRICE = 1e-4  # of one move, in points
 EVALUATIONS = (0, 5, 10, 20, 40, 80, 160)
-EXPLORATION = (1.0, 2.0, 4.0)
+EXPLORATION = (0.5, 1.0, 2.0)
 EVALUATION_PRICE = 0.02  # of one context that a reranker sees, in points: a few milliseconds
 COST_WEIGHTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 # No evaluation needs no temperature.

@@ -28,8 +28,8 @@ ScoreSets = Callable[[Sequence[tuple[int, ...]]], Iterable[float]]
 
 CORAG_EXPLORATION, CORAG_COST = 2.4, 0.1  # the paper's settings
 CORAG_ITERATIONS = 10
-EXPLORATION = 2.0
-BATCH = 4  # sets drawn before the scores are looked at
+EXPLORATION = 1.0
+BATCH = 4  # sets scored before the scores are looked at
 WIDTH = 8  # additions that are scored when a set is expanded
 TREE_EXPLORATION = 0.1  # in units of the spread of scores
 DEFAULT_EVALUATIONS = 400
@@ -212,12 +212,13 @@ def set_search(
     ordered: bool = False,
     starts: Sequence[Sequence[int]] = (),
 ) -> Result[Selection]:
-    """Search over sets by a scorer: the stages follow where the one before finds nothing more.
+    """Search over sets by a scorer, a few sets at a time, in two ways.
 
-    First sets are scored that are best under hypotheses of the evidence, drawn by how well they
-    explain the scores so far (`belief.py`). Then come changes of single chunks in the best set,
-    until none is better. What is left of the cap is for a best-first tree search over sets with a
-    transposition table, and for single changes again where it finds a better set.
+    One scores sets that are best under hypotheses of the evidence, drawn by how well they explain
+    the scores so far (`belief.py`). The other changes single chunks of the best set. Either goes on
+    as long as it finds a better set, else it is the other's turn; so a scorer that the hypotheses
+    explain is searched by them, and any other by changes. Where neither has a new set, a best-first
+    tree search over sets with a transposition table looks for a better one.
 
     A set is one node of the tree whatever order it was reached in. An expansion scores its `width`
     most promising additions in one batch; a child is chosen by the best score below it and how
@@ -232,7 +233,7 @@ def set_search(
         exploration: temperature of the draws: below 1 the likeliest hypotheses are drawn more
             often than they are likely, above 1 less often.
         cost: price of the whole budget, in units of the score.
-        width: additions scored at once.
+        width: additions tried of a set, and exchanges of a chunk.
         ordered: the order counts for the scorer.
         starts: selections to score first, such as a heuristic's.
     """
@@ -247,16 +248,30 @@ def set_search(
     with contextlib.suppress(EndedError, KeyboardInterrupt):
         scored([tuple(int(i) for i in each) for each in starts if len(each)])
         belief = Belief(problem)
-        _draws(problem, scored, belief, deadline, exploration, np.random.default_rng(seed))
-        # What no hypothesis has is worth a try by the value before the scores.
-        worth = belief.expected() + 1e-3 * problem.marginals
-        preferred = ranked(worth / np.sqrt(problem.tokens))
-        change_singly(problem, scored, preferred, deadline, width)
+        random = np.random.default_rng(seed)
         table: dict[tuple[int, ...], _Node] = {(): _Node((), 0.0)}
         closed: set[tuple[int, ...]] = set()
-        while () not in closed and time.perf_counter() < deadline:
-            _grow(problem, scored, preferred, table, closed, deadline, width)
-            change_singly(problem, scored, preferred, deadline, width)
+        told, drawing, without = 0, True, 0
+        while time.perf_counter() < deadline:
+            for order, value in list(scored.known.items())[told:]:
+                belief.add(order, value)
+            told, best = len(scored.known), scored.best_score
+            # What no hypothesis has is worth a try by the value before the scores.
+            worth = belief.expected() + 1e-3 * problem.marginals
+            preferred = ranked(worth / np.sqrt(problem.tokens))
+            if drawing:
+                batch = _draws(problem, scored, belief, exploration, random)
+            else:
+                batch = single_changes(problem, scored, preferred, width)[:BATCH]
+            scored(batch)
+            without = 0 if batch else without + 1
+            if without == 2:
+                if () in closed:
+                    break
+                _grow(problem, scored, preferred, table, closed, deadline, width)
+                drawing, without = False, 0
+            elif scored.best_score <= best:
+                drawing = not drawing
     return _result("set_search", problem, scored, started)
 
 
@@ -264,32 +279,49 @@ def _draws(
     problem: ChunkSelectionProblem,
     scored: Scored,
     belief: Belief,
-    deadline: float,
     temperature: float,
     random: np.random.Generator,
-) -> None:
-    """Batches of the best set by all hypotheses and the best by single ones, drawn.
-
-    Ends where less than half of a batch is new.
+) -> list[tuple[int, ...]]:
+    """The best set by all hypotheses and the best by single ones, drawn, as far as they are new;
+    none where less than half of a batch is.
     """
     place = np.argsort(ranked(problem.marginals))
-    told = 0
-    while time.perf_counter() < deadline:
-        for order, value in list(scored.known.items())[told:]:
-            belief.add(order, value)
-        told = len(scored.known)
-        batch: dict[tuple[int, ...], None] = {}
-        for tried in range(2 * BATCH):
-            drawn = belief.draw(random, temperature) if tried else belief.best(belief.weights())
-            # Likely evidence first, as `solution.arranged` has it.
-            order = tuple(sorted(drawn, key=lambda i: place[i]))
-            if order and scored.key(order) not in scored.known:
-                batch[order] = None
-            if len(batch) == BATCH:
-                break
-        if len(batch) < BATCH / 2:
-            return
-        scored(list(batch))
+    batch: dict[tuple[int, ...], None] = {}
+    for tried in range(2 * BATCH):
+        drawn = belief.draw(random, temperature) if tried else belief.best(belief.weights())
+        # Likely evidence first, as `solution.arranged` has it.
+        order = tuple(sorted(drawn, key=lambda i: place[i]))
+        if order and scored.key(order) not in scored.known:
+            batch[order] = None
+        if len(batch) == BATCH:
+            break
+    return list(batch) if len(batch) >= BATCH / 2 else []
+
+
+def single_changes(
+    problem: ChunkSelectionProblem, scored: Scored, preferred: list[int], width: int = WIDTH
+) -> list[tuple[int, ...]]:
+    """New sets that are one change from the best: drops, additions, exchanges, and where the order
+    counts another first chunk.
+
+    Args:
+        problem: the problem.
+        scored: the scorer.
+        preferred: candidates, the ones to try first in front.
+        width: exchanges for each chunk; half of the additions.
+    """
+    best = scored.best
+    left = problem.budget - int(problem.tokens[list(best)].sum())
+    outside = [i for i in preferred if i not in best]
+    trials = [tuple(x for x in best if x != out) for out in best if len(best) > 1]
+    trials += [(*best, i) for i in outside if problem.tokens[i] <= left][: 2 * width]
+    for out in sorted(best, key=preferred.index, reverse=True):
+        room = left + int(problem.tokens[out])
+        fitting = [i for i in outside if problem.tokens[i] <= room][:width]
+        trials += [tuple(i if x == out else x for x in best) for i in fitting]
+    if scored.ordered:
+        trials += [(first, *(x for x in best if x != first)) for first in best[1:]]
+    return [trial for trial in trials if scored.key(trial) not in scored.known]
 
 
 def _grow(
@@ -361,47 +393,6 @@ def _expand(
         if key not in table:
             table[key] = _Node(order, value, best=value)
         node.children.append(key)
-
-
-def change_singly(
-    problem: ChunkSelectionProblem,
-    scored: Scored,
-    preferred: list[int],
-    deadline: float = math.inf,
-    width: int = WIDTH,
-) -> None:
-    """Single changes of the best set until none is better: drops, additions, exchanges, and where
-    the order counts another first chunk.
-
-    Args:
-        problem: the problem.
-        scored: the scorer; something was scored already.
-        preferred: candidates, the ones to try first in front.
-        deadline: of `time.perf_counter`.
-        width: exchanges tried for each chunk; half of the additions tried.
-
-    Raises:
-        EndedError: no more evaluations.
-    """
-    while time.perf_counter() < deadline:
-        best, value = scored.best, scored.best_score
-        left = problem.budget - int(problem.tokens[list(best)].sum())
-        outside = [i for i in preferred if i not in best]
-        trials = [tuple(x for x in best if x != out) for out in best if len(best) > 1]
-        trials += [(*best, i) for i in outside if problem.tokens[i] <= left][: 2 * width]
-        weakest = sorted(best, key=preferred.index, reverse=True)
-        for out in weakest:
-            room = left + int(problem.tokens[out])
-            fitting = [i for i in outside if problem.tokens[i] <= room][:width]
-            trials += [tuple(i if x == out else x for x in best) for i in fitting]
-        if scored.ordered:
-            trials += [(first, *(x for x in best if x != first)) for first in best[1:]]
-        for at in range(0, len(trials), width):
-            scored(trials[at : at + width])
-            if scored.best_score > value:
-                break
-        if scored.best_score <= value:
-            return
 
 
 def _result(

@@ -98,7 +98,7 @@ def test_what_choices_bring(pool):
     brought, made = found["search"]
     assert made[0] == 0
     assert (made <= SPENT["search"]).all()
-    most = SEARCHES.index((160, 4.0))
+    most = SEARCHES.index((160, 2.0))
     assert brought[most] == 100.0
     assert made[most] <= 92  # sets of up to three of eight
 
