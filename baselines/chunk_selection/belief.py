@@ -43,6 +43,8 @@ class Belief:
         self._data = make_data(problem)._replace(members=np.ascontiguousarray(self._members))
         self._worth: list[Floats] = []
         self._scores: list[float] = []
+        self._single: dict[int, tuple[int, ...]] = {}
+        self._log: Floats | None = None  # posterior, up to a constant
 
     def worth(self, order: Sequence[int]) -> Floats:
         """f64[hypotheses]: what a set is worth if one holds, 1 + all_weight at most."""
@@ -69,27 +71,33 @@ class Belief:
         """A scored set."""
         self._worth.append(self.worth(order))
         self._scores.append(score)
+        self._log = None
 
     def weights(self, temperature: float = 1.0) -> Floats:
-        """f64[hypotheses], in sum 1: the posterior to the power of 1 / temperature.
-
-        The likelihood is that of a line from a set's worth to its score, fitted for each
-        hypothesis, with normal noise of the variance that is left.
-        """
-        log = self._prior
-        if len(self._scores) > 1:
-            worth = np.stack(self._worth)
-            worth -= worth.mean(axis=0)
-            scores = np.array(self._scores)
-            scores -= scores.mean()
-            spread = float(scores @ scores)
-            if spread > 1e-18:
-                slope = np.maximum(scores @ worth, 0.0)  # a worse score for more worth: no sign
-                explained = slope**2 / ((worth**2).sum(axis=0) + RIDGE) / spread
-                left = np.maximum(1.0 - explained, 0.0) + NOISE
-                log = log - 0.5 * len(scores) * np.log(left)
-        weight = np.exp((log - log.max()) / temperature)
+        """f64[hypotheses], in sum 1: the posterior to the power of 1 / temperature."""
+        if self._log is None:
+            self._log = self._prior + self._likelihood()
+        weight = np.exp((self._log - self._log.max()) / temperature)
         return np.asarray(weight / weight.sum())
+
+    def _likelihood(self) -> Floats:
+        """f64[hypotheses]: log likelihood of a line from a set's worth to its score.
+
+        The line is fitted for each hypothesis, the noise about it normal.
+        """
+        nothing = np.zeros_like(self._prior)
+        if len(self._scores) < 2:
+            return nothing
+        worth, scores = np.stack(self._worth), np.array(self._scores)
+        worth -= worth.mean(axis=0)
+        scores -= scores.mean()
+        spread = float(scores @ scores)
+        if spread <= 1e-18:
+            return nothing
+        slope = np.maximum(scores @ worth, 0.0)  # a worse score for more worth: no sign
+        explained = slope**2 / ((worth**2).sum(axis=0) + RIDGE) / spread
+        left = np.maximum(1.0 - explained, 0.0) + NOISE
+        return np.asarray(-0.5 * len(scores) * np.log(left))
 
     def expected(self) -> Floats:
         """f64[N]: expected share of the evidence that each candidate is, scores considered."""
@@ -108,6 +116,9 @@ class Belief:
     def draw(self, random: np.random.Generator, temperature: float) -> tuple[int, ...]:
         """The greedy choice for one hypothesis, drawn by its weight (Thompson 1933)."""
         weights = self.weights(temperature)
-        one = np.zeros(len(weights))
-        one[random.choice(len(weights), p=weights)] = 1.0
-        return self.best(one)
+        drawn = int(random.choice(len(weights), p=weights))
+        if drawn not in self._single:
+            one = np.zeros(len(weights))
+            one[drawn] = 1.0
+            self._single[drawn] = self.best(one)
+        return self._single[drawn]

@@ -93,6 +93,14 @@ def test_langchain_embeddings_tokenizer_and_reranker(langchain):
     assert {document.metadata["n"] for document in found} == {0, 1}
     assert embeddings.asked == [QUERY]
 
+    dear = langchain.ChunkSelectionCompressor(
+        budget=30, reranker=lambda query, chunks: 1 / 0, evaluation_price=100.0
+    )
+    plain = langchain.ChunkSelectionCompressor(budget=30)
+    assert dear.compress_documents(documents(), QUERY) == plain.compress_documents(
+        documents(), QUERY
+    )
+
 
 def test_langchain_runnable(langchain):
     step = langchain.runnable(langchain.ChunkSelectionCompressor(budget=30))
@@ -138,6 +146,10 @@ def test_llama_index_postprocessor(llama, embedded):
     assert found
     assert {node.node.node_id for node in found} <= {node.node.node_id for node in given}
     assert all(0 <= node.score <= 1 for node in found)
+    dear = llama.ChunkSelectionPostprocessor(
+        budget=30, reranker=lambda query, chunks: 1 / 0, evaluation_price=100.0
+    )
+    assert dear.postprocess_nodes(given, query_bundle=bundle) == found
     doubting = llama.ChunkSelectionPostprocessor(budget=30, model=doubtful())
     assert all(node.score < 0.01 for node in doubting.postprocess_nodes(given, query_bundle=bundle))
     assert postprocessor.postprocess_nodes([], query_bundle=bundle) == []
