@@ -339,7 +339,7 @@ def _row(
         "difference": mean(gain),
         "error": float(error),
         "by_family": {
-            str(name): float(np.average(gain[which], weights=data.weight[which]))
+            Path(name).name: float(np.average(gain[which], weights=data.weight[which]))
             for name in np.unique(data.family)
             for which in (data.family == name,)
         },
