@@ -20,7 +20,7 @@ from games.chunk_selection.value import NOBODY
 
 Floats = npt.NDArray[np.float64]
 
-LOOKED_AT = 256  # hypotheses; the next 500 together have a probability of some percent
+LOOKED_AT = 256  # hypotheses; the others together have a probability of 1 %
 NOISE = 0.05  # of the scores' variance that no hypothesis is asked to explain
 RIDGE = 1e-2  # of a hypothesis under which all sets so far are worth the same
 POWER = 0.5  # of the tokens in greedy's rate
