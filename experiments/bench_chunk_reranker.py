@@ -26,11 +26,10 @@ from baselines.chunk_selection.tree_search import (
     single_changes,
 )
 from compiler_rl.select import find
-from experiments.bench_chunk_selection import FOLDS, Bench, named_sets
+from experiments.bench_chunk_selection import Bench, configurations, named_sets
 from experiments.chunk_judges import by_dense_evidence, by_embedding, by_evidence, evidence
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from experiments.retrieval_pools import Pool
-from experiments.train_chunk_selection import MODELS
 from games.chunk_selection.problem import ChunkSelectionProblem, ranked
 
 NAME = "chunk_reranker"
@@ -61,17 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(chosen.out, NAME)
     sets = named_sets(chosen.sets)
     bench = Bench({name: path for name, path, _ in sets}, chosen.models)
-    for name, path, budgets in sets:
-        for budget in budgets:
-            config = {
-                "set": name,
-                "budget": budget,
-                "cut": path.partition(":")[2],
-                "folds": FOLDS,
-                "models": MODELS,
-                "questions": chosen.questions,
-            }
-            results.measure(config, partial(_measure, bench, config))
+    for config in configurations(sets, questions=chosen.questions):
+        results.measure(config, partial(_measure, bench, config))
     results.write_report(report(results))
 
 

@@ -86,17 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(chosen.out, NAME)
     sets = named_sets(chosen.sets)
     bench = Bench({name: path for name, path, _ in sets}, chosen.models)
-    for name, budget in ((name, budget) for name, _, budgets in sets for budget in budgets):
-        config = {
-            "set": name,
-            "budget": budget,
-            "cut": bench.paths[name].partition(":")[2],
-            "folds": FOLDS,
-            "models": MODELS,
-            "questions": chosen.questions,
-            "exact": chosen.exact,
-            "time_limit": chosen.time_limit,
-        }
+    given = {
+        "questions": chosen.questions,
+        "exact": chosen.exact,
+        "time_limit": chosen.time_limit,
+    }
+    for config in configurations(sets, **given):
         results.measure(config, partial(bench.measure, config))
     results.write_report(report(results))
 
@@ -125,18 +120,25 @@ def measure_trainings(
     sets = named_sets(chosen.sets)
     bench = Bench({name: path for name, path, _ in sets}, chosen.models)
     for seed in range(chosen.seeds):
-        for set_name, path, budgets in sets:
-            for budget in budgets:
-                config = {
-                    "set": set_name,
-                    "budget": budget,
-                    "cut": path.partition(":")[2],
-                    "folds": FOLDS,
-                    "models": MODELS,
-                    "seed": seed,
-                }
-                results.measure(config, partial(measure, bench, config))
+        for config in configurations(sets, seed=seed):
+            results.measure(config, partial(measure, bench, config))
     results.write_report(report(results))
+
+
+def configurations(sets: Sequence[tuple[str, str, list[int]]], **given: Any) -> list[Cell]:
+    """The configuration of the cell of each set and budget, with what else is given."""
+    return [
+        {
+            "set": name,
+            "budget": budget,
+            "cut": path.partition(":")[2],
+            "folds": FOLDS,
+            "models": MODELS,
+            **given,
+        }
+        for name, path, budgets in sets
+        for budget in budgets
+    ]
 
 
 def named_sets(given: Sequence[str]) -> list[tuple[str, str, list[int]]]:
