@@ -59,7 +59,6 @@ from games.files import replace_file
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NAME = "chunk_configuration"
 AGENT = ROOT / "baselines/chunk_selection/configuration.json"

@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 LOOKED_AT = 256  # hypotheses; the others together have a probability of 1 %
 NOISE = 0.05  # of the scores' variance that no hypothesis is asked to explain
 RIDGE = 1e-2  # of a hypothesis under which all sets so far are worth the same
+ALIKE = 1e-12  # scores that differ by less, of the largest, say nothing
 POWER = 0.5  # of the tokens in greedy's rate
 
 
@@ -90,10 +91,14 @@ class Belief:
             return nothing
         worth, scores = np.stack(self._worth), np.array(self._scores)
         worth -= worth.mean(axis=0)
+        # Any finite score must do, so nothing is squared before it is about 1.
+        scores /= max(float(np.abs(scores).max()), np.finfo(np.float64).tiny)
         scores -= scores.mean()
-        spread = float(scores @ scores)
-        if spread <= 1e-18:
+        largest = float(np.abs(scores).max())
+        if largest <= ALIKE:
             return nothing
+        scores /= largest
+        spread = float(scores @ scores)
         slope = np.maximum(scores @ worth, 0.0)  # a worse score for more worth: no sign
         explained = slope**2 / ((worth**2).sum(axis=0) + RIDGE) / spread
         left = np.maximum(1.0 - explained, 0.0) + NOISE

@@ -58,3 +58,15 @@ def test_a_judge_that_contradicts_the_value_is_followed():
 
     found = set_search(problem, score=score, evaluations=60).solution
     assert evidence <= set(found.order)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e300, 0.0])
+def test_any_finite_score_will_do(scale):
+    problem = random_problem(5, size=20)
+
+    def score(orders):
+        return [scale * len(order) for order in orders]
+
+    found = set_search(problem, score=score, evaluations=40)
+    assert "fault" not in found.detail
+    assert found.solution.order
