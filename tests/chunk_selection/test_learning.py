@@ -237,6 +237,14 @@ def test_agent_chooses_from_its_grid():
         assert configure(problem, found, evaluations=33).evaluations == 33
 
 
+def test_agent_tells_questions_apart():
+    """No setting of a reranker's search and no price of tokens is the same for all."""
+    problems = [random_problem(seed, size=4 + 3 * seed) for seed in range(12)]
+    chosen = [configure(p, value_greedy(p), evaluation_price=0.1) for p in problems]
+    for setting in ("evaluations", "exploration", "cost_weight"):
+        assert len({getattr(each, setting) for each in chosen}) > 1
+
+
 def test_an_agent_survives_its_file():
     problem = random_problem(3, size=10)
     seen = observe(problem, value_greedy(problem))
