@@ -26,7 +26,7 @@ from baselines.chunk_selection.tree_search import (
     single_changes,
 )
 from compiler_rl.select import find
-from experiments.bench_chunk_selection import Bench, configurations, named_sets
+from experiments.bench_chunk_selection import Bench, configurations, opened
 from experiments.chunk_judges import by_dense_evidence, by_embedding, by_evidence, evidence
 from experiments.common import RESULTS, Cell, Results, markdown_table, parser, run
 from experiments.retrieval_pools import Pool
@@ -57,9 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
-    results = Results(chosen.out, NAME)
-    sets = named_sets(chosen.sets)
-    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    results, sets, bench = opened(chosen, NAME)
     for config in configurations(sets, questions=chosen.questions):
         results.measure(config, partial(_measure, bench, config))
     results.write_report(report(results))

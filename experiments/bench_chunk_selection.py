@@ -10,6 +10,7 @@ with * have the configuration that was best on the other half of the questions.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import sys
@@ -83,9 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
-    results = Results(chosen.out, NAME)
-    sets = named_sets(chosen.sets)
-    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    results, sets, bench = opened(chosen, NAME)
     given = {
         "questions": chosen.questions,
         "exact": chosen.exact,
@@ -116,13 +115,20 @@ def measure_trainings(
     options.add_argument("sets", nargs="*", metavar="NAME=PATH@BUDGETS")
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     chosen = options.parse_args(arguments)
-    results = Results(chosen.out, name)
-    sets = named_sets(chosen.sets)
-    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    results, sets, bench = opened(chosen, name)
     for seed in range(chosen.seeds):
         for config in configurations(sets, seed=seed):
             results.measure(config, partial(measure, bench, config))
     results.write_report(report(results))
+
+
+def opened(
+    chosen: argparse.Namespace, name: str
+) -> tuple[Results, list[tuple[str, str, list[int]]], Bench]:
+    """The results file, the sets and the bench of a command with `sets` and `--models`."""
+    sets = named_sets(chosen.sets)
+    bench = Bench({name: path for name, path, _ in sets}, chosen.models)
+    return Results(chosen.out, name), sets, bench
 
 
 def configurations(sets: Sequence[tuple[str, str, list[int]]], **given: Any) -> list[Cell]:

@@ -46,7 +46,7 @@ from baselines.chunk_selection.configuration import (
 )
 from baselines.chunk_selection.heuristics import beam, value_greedy
 from baselines.chunk_selection.tree_search import set_search
-from experiments.bench_chunk_selection import FOLDS, Bench, named_sets
+from experiments.bench_chunk_selection import FOLDS, Bench, opened
 from experiments.chunk_evaluation import token_f1
 from experiments.chunk_judges import by_evidence, evidence
 from experiments.common import RESULTS, ROOT, Cell, Results, markdown_table, parser, run
@@ -75,15 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--models", type=Path, help="folder to keep the trained values in")
     options.add_argument("--agent", type=Path, default=AGENT, help="file; default: the package's")
     chosen = options.parse_args(arguments)
-    results = Results(chosen.out, NAME)
-    sets = named_sets(chosen.sets)
+    results, sets, bench = opened(chosen, NAME)
     if sets:
         config = {
             "sets": {name: [path.partition(":")[2], budgets] for name, path, budgets in sets},
             "folds": FOLDS,
             "models": MODELS,
         }
-        bench = Bench({name: path for name, path, _ in sets}, chosen.models)
         budgets_of = {name: budgets for name, _, budgets in sets}
         results.measure(config, lambda: _train(played(bench, budgets_of), chosen.agent))
     results.write_report(report(results))
